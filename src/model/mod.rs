@@ -1,0 +1,14 @@
+//! Values and rules without I/O: what a restore is made of, in Velero's and Kubernetes' own terms.
+
+pub mod label;
+pub mod names;
+pub mod outcome;
+pub mod phase;
+pub mod resource;
+pub mod results;
+
+pub use names::{InvalidName, RestoreName};
+pub use outcome::{Outcome, Reason};
+pub use phase::Phase;
+pub use resource::{ApiVersion, GroupResource, InvalidApiVersion, ItemKey, Target};
+pub use results::{Bucket, Finding, Messages, Results, Severity};

@@ -1,0 +1,100 @@
+//! Warnings and errors of a restore, in Velero's buckets (restore-semantics 9.2).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Whether a finding spoils the restore (`PartiallyFailed`) or only informs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Recorded as a warning; never changes the phase.
+    Warning,
+    /// Recorded as an error; the restore ends `PartiallyFailed`.
+    Error,
+}
+
+/// Where a finding is filed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bucket {
+    /// Operational problems: storage, plugins, namespaces that cannot be ensured.
+    Velero,
+    /// Cluster-scoped items.
+    Cluster,
+    /// Items of one target namespace.
+    Namespace(String),
+}
+
+impl Bucket {
+    /// `namespaces[ns]`, or `cluster` when the namespace is empty.
+    #[must_use]
+    pub fn of(namespace: &str) -> Self {
+        if namespace.is_empty() { Self::Cluster } else { Self::Namespace(namespace.to_owned()) }
+    }
+}
+
+/// One warning or error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Warning or error.
+    pub severity: Severity,
+    /// Where it is filed.
+    pub bucket: Bucket,
+    /// What happened, with the name of the thing.
+    pub message: String,
+}
+
+/// The messages of one severity: `{"velero"?: [], "cluster"?: [], "namespaces"?: {ns: []}}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Messages {
+    /// Operational problems.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub velero: Vec<String>,
+    /// Cluster-scoped items.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cluster: Vec<String>,
+    /// Namespaced items by target namespace.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub namespaces: BTreeMap<String, Vec<String>>,
+}
+
+impl Messages {
+    /// How many messages there are in all buckets.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.velero.len() + self.cluster.len() + self.namespaces.values().map(Vec::len).sum::<usize>()
+    }
+}
+
+/// Content of `restore-<r>-results.gz`: `{"errors": R, "warnings": R}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Results {
+    /// The errors.
+    pub errors: Messages,
+    /// The warnings.
+    pub warnings: Messages,
+}
+
+impl Results {
+    /// Files a finding in its bucket, after those already there.
+    pub fn add(&mut self, finding: Finding) {
+        let messages = match finding.severity {
+            Severity::Warning => &mut self.warnings,
+            Severity::Error => &mut self.errors,
+        };
+        match finding.bucket {
+            Bucket::Velero => messages.velero.push(finding.message),
+            Bucket::Cluster => messages.cluster.push(finding.message),
+            Bucket::Namespace(namespace) => messages.namespaces.entry(namespace).or_default().push(finding.message),
+        }
+    }
+}
+
+impl Extend<Finding> for Results {
+    fn extend<I: IntoIterator<Item = Finding>>(&mut self, findings: I) {
+        findings.into_iter().for_each(|finding| self.add(finding));
+    }
+}
