@@ -7,4 +7,5 @@
 //!                                              cluster ◄──┘ (ports)                └──────► controller (Restore CR)
 //! ```
 
+pub mod archive;
 pub mod model;
