@@ -7,4 +7,7 @@
 //!                                              cluster ◄──┘ (ports)                └──────► controller (Restore CR)
 //! ```
 
+pub mod archive;
+pub mod engine;
 pub mod model;
+pub mod service;
