@@ -11,3 +11,4 @@ pub mod archive;
 pub mod engine;
 pub mod model;
 pub mod service;
+pub mod velero;

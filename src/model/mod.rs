@@ -1,5 +1,6 @@
 //! Values and rules without I/O: what a restore is made of, in Velero's and Kubernetes' own terms.
 
+pub mod duration;
 pub mod label;
 pub mod names;
 pub mod outcome;
@@ -9,6 +10,7 @@ pub mod resource;
 pub mod results;
 pub mod spec;
 
+pub use duration::{GoDuration, InvalidDuration};
 pub use names::{InvalidName, RestoreName};
 pub use outcome::{Outcome, Reason};
 pub use phase::Phase;
