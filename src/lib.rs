@@ -10,4 +10,5 @@
 pub mod archive;
 pub mod engine;
 pub mod model;
+pub mod progress;
 pub mod service;
