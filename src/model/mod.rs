@@ -14,7 +14,7 @@ pub use duration::{GoDuration, InvalidDuration};
 pub use names::{InvalidName, RestoreName};
 pub use outcome::{Outcome, Reason};
 pub use phase::Phase;
-pub use progress::{Counts, ItemId, ItemState, Origin, Progress, Stage, TimeLeft, TypedFinding, Waiting};
+pub use progress::{Counts, ItemFilter, ItemId, ItemState, Origin, Progress, Stage, TimeLeft, TypedFinding, Waiting};
 pub use resource::{ApiVersion, GroupResource, InvalidApiVersion, ItemKey, Target};
 pub use results::{Bucket, Finding, Messages, Results, Severity};
 pub use spec::{ExistingResourcePolicy, LabelSelector, ResourceLists, RestoreSpec, SelectorRequirement};
