@@ -11,5 +11,6 @@ pub mod archive;
 pub mod engine;
 pub mod model;
 pub mod progress;
+pub mod sandbox;
 pub mod service;
 pub mod velero;
