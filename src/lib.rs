@@ -9,3 +9,4 @@
 
 pub mod archive;
 pub mod model;
+pub mod sample;
