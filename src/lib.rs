@@ -11,6 +11,7 @@ pub mod archive;
 pub mod engine;
 pub mod model;
 pub mod progress;
+pub mod sample;
 pub mod sandbox;
 pub mod service;
 pub mod velero;
