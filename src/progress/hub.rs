@@ -184,12 +184,13 @@ impl WatchAll {
             tokio::select! {
                 biased;
                 changed = self.version.changed() => self.fresh = changed.is_ok(),
-                Some(update) = self.streams.next(), if !self.streams.is_empty() => {
+                update = self.streams.next(), if !self.streams.is_empty() => match update {
                     // Each stream would say so; it is said once, for all, after the last of them.
-                    if update.update != Update::ShuttingDown {
-                        return Some(update);
-                    }
-                }
+                    Some(NamedUpdate { update: Update::ShuttingDown, .. }) => {}
+                    Some(update) => return Some(update),
+                    // The last one has ended: look again at what there is to wait for.
+                    None => {}
+                },
                 () = shutdown.cancelled(), if self.streams.is_empty() => {
                     self.over = true;
                     return Some(NamedUpdate { name: None, update: Update::ShuttingDown });
