@@ -13,6 +13,10 @@ use super::restore::{Options, RestoreProgress};
 use super::subscription::Update;
 use crate::model::RestoreName;
 
+/// Restores that have ended and keep their item log, for readers that were cut off just before the end. A log is up to
+/// 1 MB; an older one is answered with a gap.
+const KEEP_LOGS: usize = 4;
+
 /// An update of one of several restores.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NamedUpdate {
@@ -148,6 +152,9 @@ impl Registry {
             return;
         }
         self.finished.push_back(ended);
+        if let Some(older) = self.finished.iter().rev().nth(KEEP_LOGS) {
+            older.forget_item_log();
+        }
         let mut items: u64 = self.finished.iter().map(|known| known.known_items()).sum();
         while self.finished.len() > 1
             && (self.finished.len() > options.keep_finished || items > options.keep_finished_items)

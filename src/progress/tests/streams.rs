@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::engine::events::{Event, Events, LogLevel};
-use crate::model::{Bucket, Finding, Phase, RestoreName, Severity};
+use crate::model::{Bucket, Finding, ItemFilter, Phase, RestoreName, Severity};
 use crate::progress::{Error, Hub, NamedUpdate, Options, RestoreProgress, Subscription, Update};
 
 fn name(text: &str) -> RestoreName {
@@ -221,6 +221,22 @@ async fn only_the_last_restores_that_ended_are_kept() {
     run(&hub, "large", 1_000).finish(Phase::Completed, None);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(names(&hub), ["large", "still-running"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_restore_that_ended_has_its_items_by_pages_only() {
+    let (hub, _shutdown) = hub(Options::default());
+    for number in 0..5 {
+        let progress = run(&hub, &format!("r{number}"), 2);
+        progress.emit(Event::Finished(created(0)));
+        progress.emit(Event::Finished(created(1)));
+        progress.finish(Phase::Completed, None);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let (oldest, next) = (hub.get("r0").unwrap(), hub.get("r1").unwrap());
+    assert_eq!(told(&rest(oldest.subscribe(Some(0))).await), ["snapshot 0", "gap 1-2", "ended Completed"]);
+    assert_eq!(told(&rest(next.subscribe(Some(1))).await), ["snapshot 1", "item 2", "ended Completed"]);
+    assert_eq!(oldest.items(&ItemFilter::default(), None, 10).items.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
