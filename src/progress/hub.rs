@@ -13,6 +13,10 @@ use super::restore::{Options, RestoreProgress};
 use super::subscription::Update;
 use crate::model::RestoreName;
 
+/// Restores that have ended and keep their item log, for readers that were cut off just before the end. A log is up to
+/// 1 MB; an older one is answered with a gap.
+const KEEP_LOGS: usize = 4;
+
 /// An update of one of several restores.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NamedUpdate {
@@ -148,6 +152,9 @@ impl Registry {
             return;
         }
         self.finished.push_back(ended);
+        if let Some(older) = self.finished.iter().rev().nth(KEEP_LOGS) {
+            older.forget_item_log();
+        }
         let mut items: u64 = self.finished.iter().map(|known| known.known_items()).sum();
         while self.finished.len() > 1
             && (self.finished.len() > options.keep_finished || items > options.keep_finished_items)
@@ -184,12 +191,13 @@ impl WatchAll {
             tokio::select! {
                 biased;
                 changed = self.version.changed() => self.fresh = changed.is_ok(),
-                Some(update) = self.streams.next(), if !self.streams.is_empty() => {
+                update = self.streams.next(), if !self.streams.is_empty() => match update {
                     // Each stream would say so; it is said once, for all, after the last of them.
-                    if update.update != Update::ShuttingDown {
-                        return Some(update);
-                    }
-                }
+                    Some(NamedUpdate { update: Update::ShuttingDown, .. }) => {}
+                    Some(update) => return Some(update),
+                    // The last one has ended: look again at what there is to wait for.
+                    None => {}
+                },
                 () = shutdown.cancelled(), if self.streams.is_empty() => {
                     self.over = true;
                     return Some(NamedUpdate { name: None, update: Update::ShuttingDown });

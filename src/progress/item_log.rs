@@ -72,6 +72,12 @@ impl ItemLog {
         }
     }
 
+    /// Forgets all items; their numbers stay taken.
+    pub(super) fn clear(&mut self) {
+        self.batches = VecDeque::new();
+        self.items = 0;
+    }
+
     /// What follows on `position`, the last number that a reader has.
     pub(super) fn read(&self, position: u64) -> Read {
         if position >= self.last {

@@ -342,6 +342,14 @@ impl RestoreProgress {
         self.deleted.cancel();
     }
 
+    /// Frees the item log of a restore that ended a while ago; its items are still there by pages.
+    pub(super) fn forget_item_log(&self) {
+        self.published.send_if_modified(|published| {
+            published.items.clear();
+            false
+        });
+    }
+
     /// Publishes what is not yet published.
     pub(super) fn flush(&self) {
         if self.dirty.load(Ordering::Acquire) {
