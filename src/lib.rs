@@ -7,7 +7,9 @@
 //!                                              cluster ◄──┘ (ports)                └──────► controller (Restore CR)
 //! ```
 
+pub mod api;
 pub mod archive;
 pub mod engine;
 pub mod model;
 pub mod service;
+pub mod telemetry;
