@@ -7,6 +7,7 @@
 //!                                              cluster ◄──┘ (ports)                └──────► controller (Restore CR)
 //! ```
 
+pub mod api;
 pub mod archive;
 pub mod engine;
 pub mod model;
@@ -14,4 +15,5 @@ pub mod progress;
 pub mod sample;
 pub mod sandbox;
 pub mod service;
+pub mod telemetry;
 pub mod velero;

@@ -8,7 +8,8 @@ use futures::stream::BoxStream;
 
 pub use error::{Code, Error};
 pub use values::{
-    CreateRestore, FoundItems, ItemFilter, LogLine, Page, PageRequest, RestoreResults, RestoreView, WatchEvent,
+    CreateRestore, FoundItems, ItemFilter, LogLine, Page, PageRequest, RequestId, RestoreResults, RestoreView,
+    WatchEvent,
 };
 
 use crate::model::{ItemState, RestoreName};
