@@ -10,4 +10,6 @@
 pub mod archive;
 pub mod engine;
 pub mod model;
+pub mod progress;
 pub mod service;
+pub mod velero;

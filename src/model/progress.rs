@@ -253,6 +253,17 @@ pub struct ItemState {
     pub duration: Duration,
 }
 
+/// Which items.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ItemFilter {
+    /// Only these outcomes; empty for all.
+    pub outcomes: Vec<Outcome>,
+    /// Only this group-resource.
+    pub group_resource: Option<GroupResource>,
+    /// Only this target namespace; `Some("")` is cluster scope.
+    pub namespace: Option<String>,
+}
+
 /// One warning or error with its reason, as `GetResults` tells it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TypedFinding {

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::{GroupResource, ItemState, Outcome, Phase, Progress, RestoreName, TypedFinding};
+pub use crate::model::ItemFilter;
+use crate::model::{ItemState, Phase, Progress, RestoreName, TypedFinding};
 
 /// A restore to be created.
 #[derive(Clone, Debug, PartialEq)]
@@ -123,17 +124,6 @@ pub struct Page<T> {
     pub elements: Vec<T>,
     /// Token of the next page; empty after the last.
     pub next_page_token: String,
-}
-
-/// Which items.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ItemFilter {
-    /// Only these outcomes; empty for all.
-    pub outcomes: Vec<Outcome>,
-    /// Only this group-resource.
-    pub group_resource: Option<GroupResource>,
-    /// Only this target namespace; `Some("")` is cluster scope.
-    pub namespace: Option<String>,
 }
 
 /// A page of items.

@@ -1,1 +1,5 @@
-//! Integration tests.
+//! Integration tests, all in one binary so that they share one control plane.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+mod testbed;
