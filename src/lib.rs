@@ -15,5 +15,6 @@ pub mod progress;
 pub mod sample;
 pub mod sandbox;
 pub mod service;
+pub mod storage;
 pub mod telemetry;
 pub mod velero;
