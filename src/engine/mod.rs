@@ -9,7 +9,10 @@ pub mod discovery;
 pub mod events;
 pub mod managed_fields;
 pub mod merge;
+pub mod modifiers;
 pub mod patterns;
 pub mod plan;
 pub mod ports;
+#[cfg(test)]
+mod recorded;
 pub mod strip;
