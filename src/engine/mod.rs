@@ -10,7 +10,6 @@ pub mod events;
 pub mod managed_fields;
 pub mod merge;
 pub mod modifiers;
-pub mod patterns;
 pub mod plan;
 pub mod ports;
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Values and rules without I/O: what a restore is made of, in Velero's and Kubernetes' own terms.
 
 pub mod duration;
+pub mod glob;
+pub mod includes;
 pub mod label;
 pub mod names;
 pub mod outcome;
@@ -8,6 +10,7 @@ pub mod phase;
 pub mod progress;
 pub mod resource;
 pub mod results;
+pub mod selector;
 pub mod spec;
 
 pub use duration::{GoDuration, InvalidDuration};

@@ -6,8 +6,10 @@ use serde_json::Value;
 use super::json_patch::{self, Failure};
 use super::{Conditions, Error, Modifiers, PatchData, Rule};
 use crate::engine::merge::apply_merge_patch;
-use crate::engine::patterns::{Glob, labels_match, labels_of, takes};
 use crate::model::GroupResource;
+use crate::model::glob::Glob;
+use crate::model::includes::IncludesExcludes;
+use crate::model::selector::Selector;
 
 /// An item after all rules.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,13 +88,14 @@ fn merge(item: &Value, patches: &[PatchData]) -> Result<Value, String> {
 impl Conditions {
     fn hold(&self, item: &Value, group_resource: &GroupResource) -> Result<bool, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
-        let groups = Glob::new(&self.group_resource, Some('.')).map_err(|error| text(&error))?;
+        let groups = Glob::with_separators(&self.group_resource, &['.']).map_err(|error| text(&error))?;
         if !groups.matches(group_resource.as_str()) {
             return Ok(false);
         }
         let metadata = |key: &str| item["metadata"][key].as_str().unwrap_or_default();
         let namespace = metadata("namespace");
-        if !namespace.is_empty() && !takes(&self.namespaces, &[], namespace).map_err(|error| text(&error))? {
+        let namespaces = IncludesExcludes::new(self.namespaces.iter().map(String::as_str), []);
+        if !namespace.is_empty() && !namespaces.should_include(namespace) {
             return Ok(false);
         }
         if !self.resource_name_regex.is_empty() {
@@ -102,7 +105,7 @@ impl Conditions {
             }
         }
         if let Some(selector) = &self.label_selector
-            && !labels_match(&selector.0, &labels_of(item)).map_err(|error| text(&error))?
+            && !Selector::new(&selector.0).map_err(|error| text(&error))?.matches_object(item)
         {
             return Ok(false);
         }

@@ -21,15 +21,8 @@ pub(super) enum Failure {
 /// an error.
 pub(super) fn typed(text: &str) -> Result<Value, String> {
     let quoted = |text: &str| format!("\"{text}\"");
-    let json = if text.is_empty() {
-        quoted("")
-    } else if text.len() >= 2 && text.starts_with('"') && text.ends_with('"') {
-        text.to_owned()
-    } else if is_raw(text) {
-        text.to_owned()
-    } else {
-        quoted(text)
-    };
+    let is_quoted = text.starts_with('"') && text.ends_with('"');
+    let json = if is_quoted || is_raw(text) { text.to_owned() } else { quoted(text) };
     serde_json::from_str(&json).map_err(|error| format!("value {text:?} gives {json}, which is no JSON ({error})"))
 }
 
