@@ -4,7 +4,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::json_patch::{self, Failure};
-use super::{Conditions, Error, Modifiers, PatchData, Rule};
+use super::{Error, Match, Modifiers, PatchData, Rule};
 use crate::engine::merge::apply_merge_patch;
 use crate::model::GroupResource;
 use crate::model::glob::Glob;
@@ -29,9 +29,9 @@ impl Modifiers {
     pub fn apply(&self, item: Value, group_resource: &GroupResource) -> Modified {
         let mut errors = Vec::new();
         let mut applicable = Vec::new();
-        for (number, rule) in (1..).zip(&self.resource_modifier_rules) {
-            match rule.conditions.hold(&item, group_resource) {
-                Ok(true) => applicable.push((number, rule)),
+        for (number, rule) in (1..).zip(&self.rules) {
+            match rule.hold(&item, group_resource) {
+                Ok(true) => applicable.push((number, &rule.rule)),
                 Ok(false) => {}
                 Err(message) => errors.push(Error::Conditions { number, message }),
             }
@@ -85,35 +85,57 @@ fn merge(item: &Value, patches: &[PatchData]) -> Result<Value, String> {
     Ok(merged)
 }
 
-impl Conditions {
+/// A rule whose conditions are compiled once for all items. What does not compile is an error of the items that get
+/// as far as that condition (restore-semantics 8).
+#[derive(Clone, Debug)]
+pub(super) struct Compiled {
+    rule: Rule,
+    groups: Result<Glob, String>,
+    namespaces: IncludesExcludes,
+    name: Result<Option<Regex>, String>,
+    selector: Result<Option<Selector>, String>,
+    matches: Vec<Result<(String, Value), String>>,
+}
+
+impl Compiled {
+    pub(super) fn of(rule: Rule) -> Self {
+        let conditions = &rule.conditions;
+        let name = Some(&conditions.resource_name_regex).filter(|regex| !regex.is_empty());
+        let selector = conditions.label_selector.as_ref();
+        let wanted = |wanted: &Match| match wanted.path.as_str() {
+            "" => Err("the path of a match cannot be empty".to_owned()),
+            path => Ok((path.to_owned(), json_patch::typed(&wanted.value)?)),
+        };
+        Self {
+            groups: Glob::with_separators(&conditions.group_resource, &['.']).map_err(|error| error.to_string()),
+            namespaces: IncludesExcludes::new(conditions.namespaces.iter().map(String::as_str), []),
+            name: name.map(|regex| Regex::new(regex)).transpose().map_err(|error| error.to_string()),
+            selector: selector.map(|it| Selector::new(&it.0)).transpose().map_err(|error| error.to_string()),
+            matches: conditions.matches.iter().map(wanted).collect(),
+            rule,
+        }
+    }
+
     fn hold(&self, item: &Value, group_resource: &GroupResource) -> Result<bool, String> {
-        let text = |error: &dyn std::fmt::Display| error.to_string();
-        let groups = Glob::with_separators(&self.group_resource, &['.']).map_err(|error| text(&error))?;
-        if !groups.matches(group_resource.as_str()) {
+        if !self.groups.as_ref().map_err(Clone::clone)?.matches(group_resource.as_str()) {
             return Ok(false);
         }
         let metadata = |key: &str| item["metadata"][key].as_str().unwrap_or_default();
         let namespace = metadata("namespace");
-        let namespaces = IncludesExcludes::new(self.namespaces.iter().map(String::as_str), []);
-        if !namespace.is_empty() && !namespaces.should_include(namespace) {
+        if !namespace.is_empty() && !self.namespaces.should_include(namespace) {
             return Ok(false);
         }
-        if !self.resource_name_regex.is_empty() {
-            let regex = Regex::new(&self.resource_name_regex).map_err(|error| text(&error))?;
-            if !regex.is_match(metadata("name")) {
-                return Ok(false);
-            }
+        let name = self.name.as_ref().map_err(Clone::clone)?;
+        if name.as_ref().is_some_and(|regex| !regex.is_match(metadata("name"))) {
+            return Ok(false);
         }
-        if let Some(selector) = &self.label_selector
-            && !Selector::new(&selector.0).map_err(|error| text(&error))?.matches_object(item)
-        {
+        let selector = self.selector.as_ref().map_err(Clone::clone)?;
+        if selector.as_ref().is_some_and(|selector| !selector.matches_object(item)) {
             return Ok(false);
         }
         for wanted in &self.matches {
-            if wanted.path.is_empty() {
-                return Err("the path of a match cannot be empty".to_owned());
-            }
-            match json_patch::test(item, &wanted.path, &json_patch::typed(&wanted.value)?) {
+            let (path, value) = wanted.as_ref().map_err(Clone::clone)?;
+            match json_patch::test(item, path, value) {
                 Ok(()) => {}
                 Err(Failure::Test | Failure::Missing) => return Ok(false),
                 Err(Failure::Other(message)) => return Err(message),

@@ -16,10 +16,16 @@ use crate::model::LabelSelector;
 
 pub use apply::Modified;
 
-/// The rules of a restore.
+/// The rules of a restore, decoded, validated and compiled.
+#[derive(Clone, Debug)]
+pub struct Modifiers {
+    rules: Vec<apply::Compiled>,
+}
+
+/// What the ConfigMap says.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Modifiers {
+struct Document {
     #[serde(default, deserialize_with = "text")]
     version: String,
     #[serde(default, deserialize_with = "null_as_default")]
@@ -208,14 +214,20 @@ impl Modifiers {
     ///
     /// The text does not decode strictly, or a rule is not valid.
     pub fn parse(text: &str) -> Result<Self, Error> {
+        let document = Document::decode(text)?;
+        document.validate()?;
+        Ok(Self { rules: document.resource_modifier_rules.into_iter().map(apply::Compiled::of).collect() })
+    }
+}
+
+impl Document {
+    fn decode(text: &str) -> Result<Self, Error> {
         let decode = |error: &dyn std::fmt::Display| Error::Decode(error.to_string());
         // By way of YAML's own values, which refuse a key that occurs twice.
         let yaml: serde_yaml_ng::Value = serde_yaml_ng::from_str(text).map_err(|error| decode(&error))?;
         let json: Value = serde_yaml_ng::from_value(yaml).map_err(|error| decode(&error))?;
-        let modifiers: Option<Self> = serde_json::from_value(json).map_err(|error| decode(&error))?;
-        let modifiers = modifiers.unwrap_or_default();
-        modifiers.validate()?;
-        Ok(modifiers)
+        let document: Option<Self> = serde_json::from_value(json).map_err(|error| decode(&error))?;
+        Ok(document.unwrap_or_default())
     }
 
     fn validate(&self) -> Result<(), Error> {
@@ -303,9 +315,9 @@ mod tests {
     #[test]
     fn numbers_and_booleans_are_taken_as_text_where_text_is_wanted() {
         let modifiers =
-            Modifiers::parse(&rule("patches: [{operation: replace, path: /spec/replicas, value: 3}]")).unwrap();
+            Document::decode(&rule("patches: [{operation: replace, path: /spec/replicas, value: 3}]")).unwrap();
         assert_eq!(modifiers.resource_modifier_rules[0].patches[0].value, "3");
-        assert_eq!(Modifiers::parse(&rule("patches: null").replace("v1", "V1")).unwrap().version, "V1");
+        assert_eq!(Document::decode(&rule("patches: null").replace("v1", "V1")).unwrap().version, "V1");
     }
 
     #[test]
