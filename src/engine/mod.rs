@@ -9,7 +9,9 @@ pub mod discovery;
 pub mod events;
 pub mod managed_fields;
 pub mod merge;
-pub mod patterns;
+pub mod modifiers;
 pub mod plan;
 pub mod ports;
+#[cfg(test)]
+mod recorded;
 pub mod strip;

@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn a_bound_claim_brings_its_volume_and_loses_its_ties() {
-        let output = Bench::new().from_backup(backup("Bound")).run("velero.io/pvc", backup("Bound")).unwrap();
+        let output = Bench::new().backed_up_as(backup("Bound")).run("velero.io/pvc", backup("Bound")).unwrap();
         assert_eq!(output.item["metadata"]["annotations"], json!({"keep": "me"}));
         assert_eq!(output.item["spec"]["volumeName"], "pv-1", "5.6 decides about the volume name");
         assert_eq!(output.additional_items, [ItemIdentifier::new("persistentvolumes", "", "pv-1")]);
@@ -49,14 +49,14 @@ mod tests {
 
     #[test]
     fn a_claim_that_was_not_bound_brings_no_volume() {
-        let output = Bench::new().from_backup(backup("Pending")).run("velero.io/pvc", backup("Pending")).unwrap();
+        let output = Bench::new().backed_up_as(backup("Pending")).run("velero.io/pvc", backup("Pending")).unwrap();
         assert!(output.additional_items.is_empty());
     }
 
     #[test]
     fn a_volume_name_that_is_no_text_fails_the_item() {
         let broken = json!({"spec": {"volumeName": 3}, "status": {"phase": "Bound"}});
-        let error = Bench::new().from_backup(broken.clone()).run("velero.io/pvc", broken).unwrap_err();
+        let error = Bench::new().backed_up_as(broken.clone()).run("velero.io/pvc", broken).unwrap_err();
         assert!(error.to_string().contains("spec.volumeName is a number"), "{error}");
     }
 }

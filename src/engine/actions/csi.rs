@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn a_claim_is_filled_from_its_snapshot_under_the_shared_name() {
         let snapped = pvc(json!({VOLUME_SNAPSHOT_NAME: "snap"}));
-        let output = Bench::new().from_backup(snapped).run(CLAIM, pvc(json!({}))).unwrap();
+        let output = Bench::new().backed_up_as(snapped).run(CLAIM, pvc(json!({}))).unwrap();
         assert_eq!(
             output.item["spec"],
             json!({"dataSource": {"apiGroup": GROUP, "kind": "VolumeSnapshot", "name": SHARED}})
@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(output.item["spec"], json!({"source": {"volumeSnapshotContentName": SHARED}}));
         assert_eq!(output.item["metadata"]["annotations"], json!({"velero.io/csi-vsc-deletion-policy": "Retain"}));
         assert_eq!(output.additional_items, [ItemIdentifier::new(CONTENTS, "", "content-1")]);
-        let unbound = Bench::new().from_backup(json!({"metadata": {}})).run(action, snapshot).unwrap_err();
+        let unbound = Bench::new().backed_up_as(json!({"metadata": {}})).run(action, snapshot).unwrap_err();
         assert!(unbound.to_string().contains("status.boundVolumeSnapshotContentName"), "{unbound}");
     }
 
@@ -251,7 +251,7 @@ mod tests {
         assert_eq!(output.additional_items, [ItemIdentifier::new("secrets", "n", "s")]);
         let other = Bench::new().run(action, content.clone()).unwrap().item;
         assert!(other["spec"].get("volumeSnapshotClassName").is_none());
-        let without_handle = Bench::new().from_backup(json!({"metadata": {}})).run(action, content).unwrap_err();
+        let without_handle = Bench::new().backed_up_as(json!({"metadata": {}})).run(action, content).unwrap_err();
         assert!(without_handle.to_string().contains("status.snapshotHandle"), "{without_handle}");
     }
 

@@ -69,7 +69,7 @@ mod tests {
         let upload = json!({"metadata": {"name": "b-x1", "namespace": "velero"},
             "spec": {"sourceNamespace": "app", "sourcePVC": "data", "datamover": "", "backupStorageLocation": "old"},
             "status": {"snapshotID": "s1", "nodeOS": "linux", "dataMoverResult": {"k": "v"}}});
-        let bench = Bench::new().from_backup(upload.clone());
+        let bench = Bench::new().backed_up_as(upload.clone());
         let output = bench.run("velero.io/dataupload", json!({"metadata": {"name": "b-x1"}})).unwrap();
         assert!(output.skip);
         let created = bench.created().pop().unwrap();

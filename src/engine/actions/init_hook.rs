@@ -4,8 +4,10 @@
 use serde_json::{Value, json};
 
 use super::{Context, Error, Input, Output, fields};
-use crate::engine::patterns::{labels_match, labels_of, takes};
 use crate::model::LabelSelector;
+use crate::model::glob::Glob;
+use crate::model::includes::IncludesExcludes;
+use crate::model::selector::Selector;
 
 const IMAGE: &str = "init.hook.restore.velero.io/container-image";
 const NAME: &str = "init.hook.restore.velero.io/container-name";
@@ -14,9 +16,10 @@ const COMMAND: &str = "init.hook.restore.velero.io/command";
 /// Puts the hooks' init containers first, though after a leading `restore-wait`.
 pub(super) fn add_init_containers(input: Input<'_>) -> Result<Output, Error> {
     let mut item = input.item;
+    let mut notes = Vec::new();
     let hooks = match by_annotation(&item)? {
         Some(container) => vec![container],
-        None => by_spec(&item, input.context)?,
+        None => by_spec(&item, input.context, &mut notes)?,
     };
     if !hooks.is_empty() {
         let existing = fields::list(&item, "spec.initContainers")?;
@@ -25,7 +28,7 @@ pub(super) fn add_init_containers(input: Input<'_>) -> Result<Output, Error> {
         let containers: Vec<Value> = first.iter().chain(&hooks).chain(rest).cloned().collect();
         fields::set(&mut item, "spec.initContainers", Value::Array(containers))?;
     }
-    Ok(Output::of(item))
+    Ok(Output { notes, ..Output::of(item) })
 }
 
 /// The container that the pod's own annotations ask for; they are active only with an image.
@@ -56,21 +59,23 @@ fn parse_command(text: &str) -> Vec<String> {
 
 /// The containers of the specification's hooks that apply to the pod. Namespace lists are matched against the
 /// target namespace, resource lists of a hook have no meaning.
-fn by_spec(item: &Value, context: &Context<'_>) -> Result<Vec<Value>, Error> {
+fn by_spec(item: &Value, context: &Context<'_>, notes: &mut Vec<String>) -> Result<Vec<Value>, Error> {
     let namespace = context.spec.target_namespace(fields::namespace(item)?);
-    let labels = labels_of(item);
     let mut containers = Vec::new();
     for hook in &context.spec.hooks {
-        let failed =
-            |message: String| Error::Hook { hook: hook["name"].as_str().unwrap_or_default().to_owned(), message };
-        let selector: LabelSelector = match &hook["labelSelector"] {
-            Value::Null => LabelSelector::default(),
-            selector => serde_json::from_value(selector.clone()).map_err(|error| failed(error.to_string()))?,
-        };
-        let list = |key| names(hook, key).map_err(|error| failed(error.to_string()));
-        let applies = takes(&list("includedNamespaces")?, &list("excludedNamespaces")?, namespace)
-            .map_err(|error| failed(error.to_string()))?
-            && labels_match(&selector, &labels).map_err(|error| failed(error.to_string()))?;
+        let name = hook["name"].as_str().unwrap_or_default();
+        let failed = |error: &dyn std::fmt::Display| Error::Hook { hook: name.to_owned(), message: error.to_string() };
+        let selector: Option<LabelSelector> =
+            serde_json::from_value(hook["labelSelector"].clone()).map_err(|error| failed(&error))?;
+        let selector = Selector::new(&selector.unwrap_or_default()).map_err(|error| failed(&error))?;
+        let list = |key| names(hook, key).map_err(|error| failed(&error));
+        let (includes, excludes) = (list("includedNamespaces")?, list("excludedNamespaces")?);
+        // Velero takes a pattern that is no glob for one that matches nothing, and says nothing.
+        for (pattern, error) in includes.iter().chain(&excludes).filter_map(|one| Some((one, Glob::new(one).err()?))) {
+            notes.push(format!("hook {name:?}: namespace pattern {pattern:?} matches nothing: {error}"));
+        }
+        let namespaces = IncludesExcludes::new(includes, excludes);
+        let applies = namespaces.should_include(namespace) && selector.matches_object(item);
         if applies {
             fields::each(hook, "postHooks", |post| {
                 fields::each(post, "init.initContainers", |container| {
@@ -78,16 +83,14 @@ fn by_spec(item: &Value, context: &Context<'_>) -> Result<Vec<Value>, Error> {
                     Ok(())
                 })
             })
-            .map_err(|error| failed(error.to_string()))?;
+            .map_err(|error| failed(&error))?;
         }
     }
     Ok(containers)
 }
 
-fn names(hook: &Value, key: &str) -> Result<Vec<String>, Error> {
-    let text = |value: &Value| {
-        value.as_str().map(str::to_owned).ok_or_else(|| fields::wrong_type(key, value, "a list of strings"))
-    };
+fn names<'a>(hook: &'a Value, key: &str) -> Result<Vec<&'a str>, Error> {
+    let text = |value: &'a Value| value.as_str().ok_or_else(|| fields::wrong_type(key, value, "a list of strings"));
     fields::list(hook, key)?.iter().map(text).collect()
 }
 
@@ -158,9 +161,16 @@ mod tests {
     }
 
     #[test]
+    fn a_namespace_pattern_that_is_no_glob_matches_nothing_and_is_noted() {
+        let bench = Bench::new().hooks(json!([hook("mine", json!({"includedNamespaces": ["[", "app"]}))]));
+        let output = bench.run(ACTION, pod(&json!({}), &[])).unwrap();
+        assert_eq!(output.notes.len(), 1, "{:?}", output.notes);
+        assert!(output.notes[0].starts_with("hook \"mine\": namespace pattern \"[\""), "{:?}", output.notes);
+    }
+
+    #[test]
     fn a_broken_hook_fails_the_pod_and_is_named() {
         for scope in [
-            json!({"includedNamespaces": ["["]}),
             json!({"includedNamespaces": "app"}),
             json!({"labelSelector": {"matchExpressions": [{"key": "a", "operator": "Has"}]}}),
             json!({"labelSelector": 3}),

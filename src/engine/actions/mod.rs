@@ -33,7 +33,7 @@ mod storage_class;
 mod table;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use config::{Lookup, PluginConfig};
 pub use error::{ActionError, Error};

@@ -15,7 +15,7 @@ use crate::engine::discovery::Discovery;
 use crate::engine::ports::{ApiError, ApiErrorKind, Cluster};
 use crate::model::{RestoreSpec, Target};
 
-pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
@@ -26,7 +26,7 @@ pub(super) fn plugin_config(name: &str, action: &str, data: Value) -> Value {
 }
 
 /// Holds objects by kind, namespace and name, and remembers what it was asked.
-pub(super) struct FakeCluster {
+pub(crate) struct FakeCluster {
     objects: Vec<Value>,
     requests: Mutex<Vec<String>>,
     created: Mutex<Vec<Value>>,
@@ -34,7 +34,7 @@ pub(super) struct FakeCluster {
 }
 
 impl FakeCluster {
-    pub(super) fn new(objects: impl IntoIterator<Item = Value>) -> Arc<Self> {
+    pub(crate) fn new(objects: impl IntoIterator<Item = Value>) -> Arc<Self> {
         Arc::new(Self {
             objects: objects.into_iter().collect(),
             requests: Mutex::default(),
@@ -133,7 +133,7 @@ impl Bench {
         self
     }
 
-    pub(super) fn from_backup(mut self, item: Value) -> Self {
+    pub(super) fn backed_up_as(mut self, item: Value) -> Self {
         self.from_backup = Some(item);
         self
     }
