@@ -502,4 +502,67 @@ mod tests {
         config.ca_cert = Some("not a certificate".into());
         assert!(open(&config).await.unwrap_err().to_string().contains("caCert"));
     }
+
+    /// A store that speaks just enough HTTP: the key says what becomes of a request for it.
+    async fn scripted() -> std::net::SocketAddr {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                let mut request = vec![0; 16 << 10];
+                let length = connection.read(&mut request).await.unwrap_or_default();
+                let request = String::from_utf8_lossy(&request[..length]).to_ascii_lowercase();
+                let answer = |status: &str, body: &str| {
+                    format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+                };
+                let object = "etag: \"e\"\r\nlast-modified: Thu, 01 Jan 2026 00:00:00 GMT\r\nconnection: close\r\n";
+                let answer = match request.split([' ', '/', '?']).nth(3).unwrap_or_default() {
+                    "busy" => answer("503 Service Unavailable", "<Error><Code>SlowDown</Code></Error>"),
+                    "throttled" => answer("429 Too Many Requests", ""),
+                    "denied" => answer("403 Forbidden", "<Error><Code>AccessDenied</Code></Error>"),
+                    "missing" => answer("404 Not Found", "<Error><Code>NoSuchKey</Code></Error>"),
+                    "no-bucket" => answer("404 Not Found", "<Error><Code>NoSuchBucket</Code></Error>"),
+                    "cut" if request.contains("range: bytes=5-") => format!(
+                        "HTTP/1.1 206 Partial Content\r\n{object}content-range: bytes 5-9/10\r\ncontent-length: 5\r\n\r\nfghij"
+                    ),
+                    "cut" => format!("HTTP/1.1 200 OK\r\n{object}content-length: 10\r\n\r\nabcde"),
+                    other => answer("400 Bad Request", other),
+                };
+                let _ = connection.write_all(answer.as_bytes()).await;
+            }
+        });
+        address
+    }
+
+    async fn without_retries(address: std::net::SocketAddr) -> ObjectBackupStore {
+        let config = read("bucket", &[("s3Url", &format!("http://{address}"))], &[]).unwrap();
+        let builder = builder(&config, "eu-1", config.endpoint.as_deref(), None);
+        let builder = builder.with_client_options(client_options(&config).unwrap());
+        let store = builder.with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() }).build().unwrap();
+        ObjectBackupStore::new(
+            Arc::new(store),
+            Options { stream_backoff: Duration::from_millis(1), ..Options::default() },
+        )
+    }
+
+    #[tokio::test]
+    async fn what_a_store_answers_is_told_apart_by_meaning() {
+        let store = without_retries(scripted().await).await;
+        let failure = async |key| store.get(key, 100).await.unwrap_err();
+        assert!(failure("busy").await.is_retryable());
+        assert!(failure("throttled").await.is_retryable());
+        assert!(matches!(failure("denied").await, Error::Denied { .. }));
+        assert!(failure("missing").await.is_not_found());
+        assert!(matches!(failure("no-bucket").await, Error::Unusable { .. }));
+        assert!(matches!(failure("strange").await, Error::Other { .. }));
+        let nobody = without_retries("127.0.0.1:1".parse().unwrap()).await;
+        assert!(nobody.get("k", 100).await.unwrap_err().is_retryable());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_is_read_on_by_range() {
+        let store = without_retries(scripted().await).await;
+        assert_eq!(store.get("cut", 10).await.unwrap(), "abcdefghij");
+    }
 }
