@@ -9,6 +9,8 @@
 
 pub mod api;
 pub mod archive;
+pub mod cluster;
+pub mod controller;
 pub mod engine;
 pub mod model;
 pub mod progress;

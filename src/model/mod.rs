@@ -1,5 +1,6 @@
 //! Values and rules without I/O: what a restore is made of, in Velero's and Kubernetes' own terms.
 
+mod chain;
 pub mod duration;
 pub mod glob;
 pub mod includes;
@@ -13,6 +14,7 @@ pub mod results;
 pub mod selector;
 pub mod spec;
 
+pub use chain::error_chain;
 pub use duration::{GoDuration, InvalidDuration};
 pub use names::{InvalidName, RestoreName};
 pub use outcome::{Outcome, Reason};

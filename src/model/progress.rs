@@ -267,6 +267,16 @@ pub struct ItemFilter {
     pub namespace: Option<String>,
 }
 
+impl ItemFilter {
+    /// Whether an item is wanted.
+    #[must_use]
+    pub fn matches(&self, item: &ItemState) -> bool {
+        (self.outcomes.is_empty() || self.outcomes.contains(&item.outcome))
+            && self.group_resource.as_ref().is_none_or(|wanted| *wanted == item.group_resource)
+            && self.namespace.as_ref().is_none_or(|wanted| **wanted == *item.key.namespace)
+    }
+}
+
 /// One warning or error with its reason, as `GetResults` tells it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TypedFinding {

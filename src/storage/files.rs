@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{BackupStore, Error, Layout};
-use crate::model::{ItemKey, Outcome, Results};
+use crate::model::Results;
 use crate::velero::Backup;
 use crate::velero::volume_info::{BackupVolumeInfo, ItemOperation, NativeSnapshot, RestoreVolumeInfo};
 
@@ -27,30 +27,12 @@ pub const MAX_UNPACKED: u64 = 512 << 20;
 /// The most that `velero-backup.json` may have; the API server takes no object of that size.
 const MAX_BACKUP_OBJECT: u64 = 8 << 20;
 
-/// What was done with each item: `v1/Pod` → `ns/name(created)`, sorted (restore-semantics 6.5).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ResourceList(BTreeMap<String, Vec<String>>);
-
-impl ResourceList {
-    /// Adds an item. `name` is the name it has in the cluster, which may differ from the one in the backup.
-    pub fn add(&mut self, item: &ItemKey, name: &str, outcome: Outcome) {
-        let action = outcome.velero_action();
-        let entry = if item.namespace.is_empty() {
-            format!("{name}({action})")
-        } else {
-            format!("{}/{name}({action})", item.namespace)
-        };
-        self.0.entry(item.api_version_kind.to_string()).or_default().push(entry);
-    }
-
-    /// The list as a file.
-    ///
-    /// # Errors
-    /// Never in practice: texts can always be written.
-    pub fn encode(mut self) -> io::Result<Bytes> {
-        self.0.values_mut().for_each(|entries| entries.sort_unstable());
-        json(&self.0)
-    }
+/// What was done with each item, as a file: `v1/Pod` → `ns/name(created)`, sorted (restore-semantics 6.5).
+///
+/// # Errors
+/// Never in practice: texts can always be written.
+pub fn resource_list(list: &BTreeMap<String, Vec<String>>) -> io::Result<Bytes> {
+    json(list)
 }
 
 /// The file of warnings and errors.
@@ -77,13 +59,13 @@ pub fn volume_info(volumes: &[RestoreVolumeInfo]) -> io::Result<Bytes> {
     json(volumes)
 }
 
-/// The log as a file.
+/// The log as a file, read to its end. Blocks.
 ///
 /// # Errors
-/// Never in practice: memory can always be written to.
-pub fn log(text: &[u8]) -> io::Result<Bytes> {
+/// When the log cannot be read.
+pub fn log(mut text: impl Read) -> io::Result<Bytes> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(text)?;
+    io::copy(&mut text, &mut encoder)?;
     encoder.finish().map(Bytes::from)
 }
 
@@ -150,6 +132,36 @@ pub async fn restore_results(
     restore: &str,
 ) -> Result<Option<Results>, Error> {
     value(store, &layout.restore_results(restore)).await
+}
+
+/// The resource list of a restore; `None` when the file is not there.
+///
+/// # Errors
+/// As [`backup_volume_info`].
+pub async fn restore_resource_list(
+    store: &dyn BackupStore,
+    layout: &Layout,
+    restore: &str,
+) -> Result<Option<BTreeMap<String, Vec<String>>>, Error> {
+    value(store, &layout.restore_resource_list(restore)).await
+}
+
+/// The log of a restore; `None` when the file is not there.
+///
+/// # Errors
+/// As [`backup_volume_info`].
+pub async fn restore_log(store: &dyn BackupStore, layout: &Layout, restore: &str) -> Result<Option<String>, Error> {
+    let key = layout.restore_log(restore);
+    let body = match store.get(&key, MAX_SIDE_FILE).await {
+        Ok(body) => body,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match unpack(&body, MAX_UNPACKED) {
+        Ok(Some(text)) => Ok(Some(String::from_utf8_lossy(&text).into_owned())),
+        Ok(None) => Err(Error::TooLarge { key, limit: MAX_UNPACKED }),
+        Err(error) => Err(Error::Corrupt { key, source: error.into() }),
+    }
 }
 
 /// The asynchronous operations of a restore; none when the file is not there.
