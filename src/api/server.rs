@@ -110,11 +110,24 @@ impl Server {
     /// # Errors
     /// When the listener or the descriptors built into the program are broken.
     pub fn new(listener: TcpListener, context: Context, options: Options) -> Result<Self, Error> {
+        Self::with_extra(listener, context, options, Router::new())
+    }
+
+    /// The same, with more routes beside those of REST, such as the sandbox's Kubernetes API.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_extra(
+        listener: TcpListener,
+        context: Context,
+        options: Options,
+        extra: Router,
+    ) -> Result<Self, Error> {
         let address = listener.local_addr().map_err(Error::Address)?;
         let shutdown = context.shutdown.clone();
         let edge = Edge {
             grpc: grpc::routes(&context).map_err(Error::Descriptors)?.prepare().into_axum_router(),
-            http: http::router(context.clone()),
+            http: http::router(context.clone()).merge(extra),
             requests: Arc::new(Semaphore::new(options.max_requests)),
             request_timeout: options.request_timeout,
             context,

@@ -21,6 +21,7 @@ use crate::engine::{self, Job, Report, Settings};
 use crate::model::{Bucket, Finding, Phase, Reason, RestoreName, Severity, Stage, error_chain};
 use crate::progress::{Hub, RestoreProgress};
 use crate::storage::files;
+use crate::telemetry::metrics::Metrics;
 use crate::velero::{Restore, RestoreSpec};
 
 /// Chunks of the tarball between download and decompression: at a few hundred kilobytes each they keep both busy
@@ -42,6 +43,8 @@ pub struct Executor {
     pub settings: Settings,
     /// Limits on archives.
     pub limits: archive::Limits,
+    /// Where restores and items are counted.
+    pub metrics: Metrics,
 }
 
 /// Why a restore ends `Failed`: the text of `failureReason` (restore-semantics 1.7).
