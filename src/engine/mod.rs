@@ -3,6 +3,7 @@
 //! It knows neither kube nor tonic nor axum: what it needs from outside stands in [`ports`], what it tells
 //! the outside in [`events`].
 
+pub mod collect;
 pub mod discovery;
 pub mod events;
 pub mod plan;
