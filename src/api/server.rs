@@ -117,12 +117,7 @@ impl Server {
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn with_extra(
-        listener: TcpListener,
-        context: Context,
-        options: Options,
-        extra: Router,
-    ) -> Result<Self, Error> {
+    pub fn with_extra(listener: TcpListener, context: Context, options: Options, extra: Router) -> Result<Self, Error> {
         let address = listener.local_addr().map_err(Error::Address)?;
         let shutdown = context.shutdown.clone();
         let edge = Edge {

@@ -122,7 +122,10 @@ impl Running {
         let metrics = Metrics::register(&mut registry);
         let readiness = Readiness::default();
         let cluster = Arc::new(KubeCluster::new(client.clone()));
-        let hub = Hub::new(progress::Options { namespace: namespace.clone(), ..progress::Options::default() }, streams.clone());
+        let hub = Hub::new(
+            progress::Options { namespace: namespace.clone(), ..progress::Options::default() },
+            streams.clone(),
+        );
         let records = Records::new(client, &namespace);
         let restores = Restores::default();
         let stores = Stores::new(environment);
@@ -135,8 +138,15 @@ impl Running {
             }),
             hub.clone(),
         );
-        let executor =
-            Executor { records, cluster: Arc::clone(&cluster) as _, stores, hub, settings, limits, metrics: metrics.clone() };
+        let executor = Executor {
+            records,
+            cluster: Arc::clone(&cluster) as _,
+            stores,
+            hub,
+            settings,
+            limits,
+            metrics: metrics.clone(),
+        };
         let controller = Controller {
             executor,
             restores: restores.clone(),
@@ -219,9 +229,9 @@ impl Running {
 }
 
 async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("listen on {address}: another program may have it; choose another address with {flag}"))
+    TcpListener::bind(address).await.with_context(|| {
+        format!("listen on {address}: another program may have it; choose another address with {flag}")
+    })
 }
 
 /// Ready means: the API server answers, and the Restores are known.

@@ -21,8 +21,11 @@ const LOCATION: &str = "default";
 /// An in-memory Kubernetes API that knows the backups of a folder.
 pub(super) async fn start(namespace: &str, store: &Path) -> anyhow::Result<Sandbox> {
     let store = std::fs::canonicalize(store).with_context(|| format!("open the backup store {}", store.display()))?;
-    let mut crds: Vec<Value> =
-        crate::velero::crds().into_iter().map(serde_json::to_value).collect::<Result<_, _>>().context("write Velero's CRDs")?;
+    let mut crds: Vec<Value> = crate::velero::crds()
+        .into_iter()
+        .map(serde_json::to_value)
+        .collect::<Result<_, _>>()
+        .context("write Velero's CRDs")?;
     crds.push(group_snapshot_contents());
     let sandbox = Sandbox::try_new(Options { crds, ..Options::default() })?;
     let cluster = KubeCluster::new(sandbox.client());
@@ -32,7 +35,8 @@ pub(super) async fn start(namespace: &str, store: &Path) -> anyhow::Result<Sandb
         cluster.create(&target, &object).await.with_context(|| format!("create {resource} in the sandbox"))?;
         Ok(())
     };
-    create("namespaces", "v1", "", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})).await?;
+    create("namespaces", "v1", "", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}))
+        .await?;
     let location = json!({
         "apiVersion": "velero.io/v1",
         "kind": "BackupStorageLocation",
