@@ -1,1 +1,10 @@
 //! Integration tests.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod api_admin;
+mod api_errors;
+mod api_grpc;
+mod api_rest;
+mod api_shutdown;
+mod api_sse;
+mod api_support;
