@@ -96,6 +96,8 @@ async fn bad_requests_name_their_field() {
     let without = pb::CreateRestoreRequest { spec: None, ..create("again", "") };
     check(client.create_restore(without).await.unwrap_err(), "spec", "spec is missing");
     check(client.create_restore(create("a", &"x".repeat(257))).await.unwrap_err(), "requestId", "1 to 256 bytes");
+    let large = pb::CreateRestoreRequest { labels: [("a".into(), "x".repeat(4 << 20))].into(), ..create("a", "") };
+    assert_eq!(client.create_restore(large).await.unwrap_err().code(), Code::OutOfRange);
     let list = pb::ListRestoresRequest { page_size: 1_001, ..Default::default() };
     check(client.list_restores(list).await.unwrap_err(), "pageSize", "at most 1000");
     let items = pb::ListItemsRequest { name: "again".into(), outcomes: vec![99], ..Default::default() };
@@ -293,6 +295,9 @@ async fn reflection_lists_the_services_for_new_and_old_clients() {
             }
         }};
     }
+    let details = reprise::api::grpc::DESCRIPTORS;
+    let text = String::from_utf8_lossy(details);
+    assert!(text.contains("FieldViolation"), "the details of a failure cannot be read by reflection");
     for names in [services!(v1), services!(v1alpha)] {
         assert!(wanted.iter().all(|wanted| names.iter().any(|name| name == wanted)), "{names:?}");
     }

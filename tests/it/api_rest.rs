@@ -241,6 +241,7 @@ async fn the_openapi_document_mentions_every_route_and_resolves_every_schema() {
         assert!(document["components"]["schemas"][name].is_object(), "schema {name} is missing");
     }
     let spec = &document["components"]["schemas"]["RestoreSpec"]["properties"];
+    assert_eq!(spec["includedNamespaces"]["items"]["type"], "string");
     for field in ["backupName", "restorePVs", "orLabelSelectors", "itemOperationTimeout", "uploaderConfig"] {
         assert!(spec[field].is_object(), "{field} is missing: {spec}");
     }
