@@ -145,11 +145,12 @@ pub(super) fn check_metadata(group: &str, plural: &str, metadata: &Map<String, V
         }
     }
     if let Some(Value::Array(owners)) = metadata.get("ownerReferences") {
-        for (at, owner) in owners.iter().enumerate() {
+        for owner in owners {
             for key in ["apiVersion", "kind", "name", "uid"] {
                 if owner.get(key).and_then(Value::as_str).unwrap_or_default().is_empty() {
-                    let field = format!("metadata.ownerReferences[{at}].{key}");
-                    causes.push(Cause::invalid(field, &Value::from(""), &format!("{} must not be empty", bare(key))));
+                    let field = format!("metadata.ownerReferences.{key}");
+                    let why = if key == "apiVersion" { "version must not be empty" } else { "must not be empty" };
+                    causes.push(Cause::invalid(field, &Value::from(""), why));
                 }
             }
         }
@@ -157,9 +158,16 @@ pub(super) fn check_metadata(group: &str, plural: &str, metadata: &Map<String, V
     causes
 }
 
-/// How the message about an owner reference calls its field.
-fn bare(key: &str) -> &str {
-    if key == "apiVersion" { "version" } else { key }
+/// The causes in the finalizers of a built-in kind, whose names are standard ones or have a domain.
+pub(super) fn check_finalizers(metadata: &Map<String, Value>) -> Vec<Cause> {
+    let finalizers = metadata.get("finalizers").and_then(Value::as_array).into_iter().flatten();
+    let text = finalizers.enumerate().filter_map(|(at, finalizer)| Some((at, finalizer.as_str()?)));
+    text.filter(|(_, name)| !name.contains('/') && !matches!(*name, "kubernetes" | "orphan" | "foregroundDeletion"))
+        .map(|(at, name)| {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            Cause::invalid(format!("metadata.finalizers[{at}]"), &Value::from(name), why)
+        })
+        .collect()
 }
 
 #[cfg(test)]

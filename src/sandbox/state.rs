@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::convert;
 use super::registry::{Registry, View};
 use super::services::Allocator;
-use super::status::Error;
+use super::status::{Cause, Error};
 use super::store::Store;
 
 /// What a write was asked to do besides the object.
@@ -121,10 +121,16 @@ impl State {
         if resource.custom && sent_kind.is_empty() {
             return Err(unrecognized(kind, "Object 'Kind' is missing"));
         }
-        if !sent_version.is_empty() && sent_version != wanted {
+        if sent_version != wanted && (resource.custom || !sent_version.is_empty()) {
             return Err(Error::bad_request(format!(
                 "the API version in the data ({sent_version}) does not match the expected API version ({wanted})"
             )));
+        }
+        if resource.custom && sent_kind != kind {
+            let name =
+                fields.get("metadata").and_then(|own| own.get("name")).and_then(Value::as_str).unwrap_or_default();
+            let cause = Cause::invalid("kind", &Value::from(sent_kind.as_str()), &format!("must be {kind}"));
+            return Err(Error::invalid(&resource.group, &sent_kind, name, &[cause]));
         }
         if !sent_kind.is_empty() && sent_kind != kind {
             let version = &view.version().name;
