@@ -7,5 +7,14 @@
 //!                                              cluster ◄──┘ (ports)                └──────► controller (Restore CR)
 //! ```
 
+pub mod api;
+pub mod archive;
+pub mod engine;
 pub mod model;
+pub mod progress;
+pub mod sample;
 pub mod sandbox;
+pub mod service;
+pub mod storage;
+pub mod telemetry;
+pub mod velero;

@@ -1,14 +1,20 @@
 //! Values and rules without I/O: what a restore is made of, in Velero's and Kubernetes' own terms.
 
+pub mod duration;
 pub mod label;
 pub mod names;
 pub mod outcome;
 pub mod phase;
+pub mod progress;
 pub mod resource;
 pub mod results;
+pub mod spec;
 
+pub use duration::{GoDuration, InvalidDuration};
 pub use names::{InvalidName, RestoreName};
 pub use outcome::{Outcome, Reason};
 pub use phase::Phase;
+pub use progress::{Counts, ItemFilter, ItemId, ItemState, Origin, Progress, Stage, TimeLeft, TypedFinding, Waiting};
 pub use resource::{ApiVersion, GroupResource, InvalidApiVersion, ItemKey, Target};
 pub use results::{Bucket, Finding, Messages, Results, Severity};
+pub use spec::{ExistingResourcePolicy, LabelSelector, ResourceLists, RestoreSpec, SelectorRequirement};

@@ -1,4 +1,6 @@
-//! Integration tests.
+//! Integration tests, all in one binary so that they share one control plane.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod api_contract;
+mod support;
+mod testbed;

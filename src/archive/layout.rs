@@ -1,0 +1,198 @@
+//! Where things stand in a backup tarball (restore-semantics 2.2, 2.3): pure functions of paths.
+
+use std::borrow::Cow;
+
+/// The suffix that is taken off a file's name, once, to get the item's.
+pub(super) const SUFFIX: &str = ".json";
+
+/// What a cleaned path means.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Place<'a> {
+    /// A file in `cluster/` or `namespaces/<namespace>/`: an item.
+    Item {
+        /// The directory of the group-resource.
+        group_resource: &'a str,
+        /// Empty for `cluster/`.
+        namespace: &'a str,
+        /// The file's name, with its suffix.
+        file: &'a str,
+    },
+    /// Below `<version>/` or `<version>-preferredversion/`: a second copy, or a version that is not restored.
+    Version,
+    /// `metadata/version`.
+    FormatVersion,
+    /// The directory `resources` itself.
+    Resources,
+    /// Something else below `resources/`, which Velero logs and ignores.
+    Unexpected,
+    /// Outside `resources/`.
+    Outside,
+}
+
+/// The path that Go's `filepath.Join(root, path)` leads to, relative to the root; `None` when it leaves the root. An absolute
+/// path is one below the root, as there. Borrowed when there was nothing to clean.
+pub(super) fn clean(path: &str) -> Option<Cow<'_, str>> {
+    let is_clean = !path.is_empty() && path.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    if is_clean {
+        return Some(Cow::Borrowed(path));
+    }
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop()?;
+            }
+            part => parts.push(part),
+        }
+    }
+    Some(Cow::Owned(parts.join("/")))
+}
+
+/// What the file at this cleaned path is.
+pub(super) fn place(path: &str) -> Place<'_> {
+    let Some(below) = path.strip_prefix("resources/") else {
+        return match path {
+            "metadata/version" => Place::FormatVersion,
+            "resources" => Place::Resources,
+            _ => Place::Outside,
+        };
+    };
+    let Some((group_resource, rest)) = below.split_once('/') else { return Place::Unexpected };
+    let Some((scope, rest)) = rest.split_once('/') else { return Place::Unexpected };
+    let (namespace, file) = match scope {
+        "cluster" => ("", rest),
+        "namespaces" => match rest.split_once('/') {
+            Some(namespace_and_file) => namespace_and_file,
+            None => return Place::Unexpected,
+        },
+        _ => return Place::Version,
+    };
+    if file.is_empty() || file.contains('/') {
+        Place::Unexpected
+    } else {
+        Place::Item { group_resource, namespace, file }
+    }
+}
+
+/// The path of an item's file, relative to the root of the archive.
+pub(super) fn item_path(group_resource: &str, namespace: &str, name: &str) -> String {
+    if namespace.is_empty() {
+        format!("resources/{group_resource}/cluster/{name}{SUFFIX}")
+    } else {
+        format!("resources/{group_resource}/namespaces/{namespace}/{name}{SUFFIX}")
+    }
+}
+
+/// The path of an item's second copy, in its version's directory.
+pub(super) fn copy_path(group_resource: &str, version: &str, namespace: &str, name: &str) -> String {
+    if namespace.is_empty() {
+        format!("resources/{group_resource}/{version}-preferredversion/cluster/{name}{SUFFIX}")
+    } else {
+        format!("resources/{group_resource}/{version}-preferredversion/namespaces/{namespace}/{name}{SUFFIX}")
+    }
+}
+
+/// The name of the item that a file is listed as: without one trailing `.json`.
+pub(super) fn item_name(file: &str) -> &str {
+    file.strip_suffix(SUFFIX).unwrap_or(file)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn paths_are_cleaned_as_go_joins_them() {
+        for (path, cleaned) in [
+            ("a/b", "a/b"),
+            ("./a/b", "a/b"),
+            ("a/../b", "b"),
+            ("a//b/", "a/b"),
+            ("/a/b", "a/b"),
+            ("a/b/..", "a"),
+            ("a/..", ""),
+            (".", ""),
+            ("", ""),
+            ("..a/b..", "..a/b.."),
+            ("a/./b/../../c", "c"),
+        ] {
+            assert_eq!(clean(path).as_deref(), Some(cleaned), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_leaves_the_root_is_none() {
+        for path in ["..", "../escape.json", "a/../../b", "./..", "/..", "a/../..", "resources/../../resources/x"] {
+            assert_eq!(clean(path), None, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn items_are_the_files_of_the_two_scopes() {
+        assert_eq!(
+            place("resources/pods/namespaces/shop/web.json"),
+            Place::Item { group_resource: "pods", namespace: "shop", file: "web.json" }
+        );
+        assert_eq!(
+            place("resources/clusterroles.rbac.authorization.k8s.io/cluster/system:node"),
+            Place::Item {
+                group_resource: "clusterroles.rbac.authorization.k8s.io",
+                namespace: "",
+                file: "system:node"
+            }
+        );
+    }
+
+    #[test]
+    fn everything_else_has_its_own_place() {
+        for (path, expected) in [
+            ("metadata/version", Place::FormatVersion),
+            ("metadata/other", Place::Outside),
+            ("resources", Place::Resources),
+            ("resources/README", Place::Unexpected),
+            ("resources/pods/README", Place::Unexpected),
+            ("resources/pods/namespaces", Place::Unexpected),
+            ("resources/pods/namespaces/README", Place::Unexpected),
+            ("resources/pods/namespaces/shop/deeper/x.json", Place::Unexpected),
+            ("resources/pods/cluster/deeper/x.json", Place::Unexpected),
+            ("resources/pods/v1-preferredversion/namespaces/shop/web.json", Place::Version),
+            ("resources/pods/v1/cluster/web.json", Place::Version),
+            ("resourcesx/pods/cluster/a.json", Place::Outside),
+            ("README", Place::Outside),
+        ] {
+            assert_eq!(place(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn one_suffix_is_taken_off() {
+        for (file, name) in [("a.json", "a"), ("a.json.json", "a.json"), ("README.txt", "README.txt"), (".json", "")] {
+            assert_eq!(item_name(file), name);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_cleaned_path_is_clean_and_stays(path in "[a./]{0,12}") {
+            if let Some(cleaned) = clean(&path) {
+                let cleaned = cleaned.into_owned();
+                prop_assert!(cleaned.is_empty() || cleaned.split('/').all(|part| !matches!(part, "" | "." | "..")));
+                let again = clean(&cleaned).map(Cow::into_owned);
+                prop_assert_eq!(again, Some(cleaned));
+            }
+        }
+
+        #[test]
+        fn an_item_is_found_where_it_is_put(group_resource in "[a-z]{1,8}(\\.[a-z]{1,5}){0,2}", namespace in "([a-z]{1,8})?", name in "[a-z:.-]{1,9}x") {
+            let path = item_path(&group_resource, &namespace, &name);
+            let file = format!("{name}{SUFFIX}");
+            prop_assert_eq!(place(&path), Place::Item { group_resource: &group_resource, namespace: &namespace, file: &file });
+            let copy = copy_path(&group_resource, "v1", &namespace, &name);
+            prop_assert_eq!(place(&copy), Place::Version);
+        }
+    }
+}

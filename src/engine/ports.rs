@@ -1,0 +1,159 @@
+//! What the engine needs from outside: a cluster to restore into.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use serde_json::Value;
+
+use super::discovery::Discovery;
+use crate::model::{Reason, Target};
+
+/// The cluster a backup is restored into.
+///
+/// Implementations retry nothing on their own; they classify ([`ApiError::is_retryable`]) and the engine decides.
+#[async_trait]
+pub trait Cluster: Send + Sync {
+    /// What the API server serves. `refresh` asks it anew, otherwise a recent answer may be given.
+    ///
+    /// A broken aggregated API leaves its group out; only a failure of the whole is an error.
+    async fn discovery(&self, refresh: bool) -> Result<Arc<Discovery>, ApiError>;
+
+    /// The object of this name, or `None` where there is none (404).
+    async fn get(&self, target: &Target, name: &str) -> Result<Option<Value>, ApiError>;
+
+    /// All objects of the target's resource and namespace that match a label selector (empty for all).
+    async fn list(&self, target: &Target, label_selector: &str) -> Result<Vec<Value>, ApiError>;
+
+    /// Creates the object, and returns it as the API server stored it.
+    async fn create(&self, target: &Target, object: &Value) -> Result<Value, ApiError>;
+
+    /// Patches the object by a JSON merge patch (RFC 7386), without a precondition.
+    async fn merge_patch(&self, target: &Target, name: &str, patch: &Value) -> Result<Value, ApiError>;
+
+    /// Replaces the object's `/status`; `object` carries the resourceVersion it is based on.
+    async fn replace_status(&self, target: &Target, name: &str, object: &Value) -> Result<Value, ApiError>;
+
+    /// The object as it is now and after each change; `None` while there is none.
+    ///
+    /// Transient watch failures are repaired inside; the stream ends only with a lasting error.
+    fn watch<'a>(&'a self, target: &Target, name: &str) -> BoxStream<'a, Result<Option<Value>, ApiError>>;
+}
+
+/// What kind of failure an API request met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ApiErrorKind {
+    /// The API server answered with a Status.
+    Status,
+    /// No answer in time.
+    Timeout,
+    /// The connection failed or broke.
+    Connection,
+    /// The answer could not be understood, or the request could not be built.
+    Protocol,
+}
+
+/// An API request that failed; prints as the API server's own message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    /// What kind of failure.
+    pub kind: ApiErrorKind,
+    /// HTTP status code; 0 without an answer.
+    pub code: u16,
+    /// `reason` of the Status, such as `AlreadyExists`.
+    pub reason: String,
+    /// The message.
+    pub message: String,
+    /// Messages of `details.causes`.
+    pub causes: Vec<String>,
+    /// How long the API server asks to wait (`Retry-After`, or `details.retryAfterSeconds`).
+    pub retry_after: Option<Duration>,
+}
+
+impl std::error::Error for ApiError {}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl ApiError {
+    /// An answer with this code, reason and message.
+    #[must_use]
+    pub fn status(code: u16, reason: &str, message: impl Into<String>) -> Self {
+        Self {
+            kind: ApiErrorKind::Status,
+            code,
+            reason: reason.to_owned(),
+            message: message.into(),
+            causes: Vec::new(),
+            retry_after: None,
+        }
+    }
+
+    /// A failure without an answer.
+    #[must_use]
+    pub fn transport(kind: ApiErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, code: 0, reason: String::new(), message: message.into(), causes: Vec::new(), retry_after: None }
+    }
+
+    /// The object, or the kind, is not there.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.code == 404
+    }
+
+    /// An object of this name is there already.
+    #[must_use]
+    pub fn is_already_exists(&self) -> bool {
+        self.code == 409 && self.reason == "AlreadyExists"
+    }
+
+    /// Somebody else wrote in between.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        self.code == 409 && self.reason == "Conflict"
+    }
+
+    /// Whether the same request may succeed later: too many requests, server trouble, timeouts, lost connections.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self.kind {
+            ApiErrorKind::Timeout | ApiErrorKind::Connection => true,
+            ApiErrorKind::Protocol => false,
+            ApiErrorKind::Status => {
+                matches!(self.code, 429 | 502 | 503 | 504)
+                    || (self.code == 500 && self.reason != "NotFound")
+                    || self.is_conflict()
+            }
+        }
+    }
+
+    /// The typed reason that an item's failure with this error has.
+    #[must_use]
+    pub fn typed_reason(&self) -> Reason {
+        let message = self.message.as_str();
+        match (self.kind, self.code) {
+            (ApiErrorKind::Timeout, _) | (_, 504 | 408) => Reason::Timeout,
+            (ApiErrorKind::Connection, _) | (_, 429 | 500 | 502 | 503) => Reason::Unavailable,
+            (_, 409) => Reason::Conflict,
+            (_, 404) if message.contains("could not find the requested resource") => Reason::Discovery,
+            (_, 404) => Reason::NotFound,
+            (_, 403) if message.contains("exceeded quota") || message.contains("maximum ") => Reason::Quota,
+            (_, 403 | 400 | 422) if is_admission(message) => Reason::DeniedByAdmission,
+            (_, 401 | 403) => Reason::Forbidden,
+            (_, 400 | 422) => Reason::Invalid,
+            _ => Reason::Other,
+        }
+    }
+}
+
+/// The API server words a refusal by admission in its own ways; there is no code for it.
+fn is_admission(message: &str) -> bool {
+    ["admission webhook", "ValidatingAdmissionPolicy", "violates PodSecurity", "denied the request", "denied request"]
+        .iter()
+        .any(|phrase| message.contains(phrase))
+}
