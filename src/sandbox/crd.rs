@@ -267,6 +267,7 @@ mod tests {
     #[test]
     fn a_crd_is_named_by_plural_and_group_and_has_schemas() {
         let mut crd = crd();
+        fill(&mut crd);
         crd["metadata"]["name"] = json!("other.example.com");
         crd["spec"]["versions"][0]["schema"] = json!(null);
         let causes = check(&crd);

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::convert;
 use super::registry::{Registry, View};
 use super::services::Allocator;
 use super::status::{Cause, Error};
 use super::store::Store;
+use super::{convert, kinds};
 
 /// What a write was asked to do besides the object.
 #[derive(Clone, Copy, Debug, Default)]
@@ -154,6 +154,12 @@ impl State {
             _ => false,
         };
         own.retain(|_, value| !empty(value));
+        if let Some(why) = kinds::type_error(resource, object).filter(|_| !resource.custom) {
+            let version = &view.version().name;
+            return Err(Error::bad_request(format!(
+                "{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"
+            )));
+        }
         convert::to_stored(view, object);
         let mut unknown = Vec::new();
         if let Some(schema) = &view.version().schema {

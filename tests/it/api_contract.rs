@@ -4,6 +4,9 @@
 //! contracts stay true. A provider is a line `provider!(NAME, EXPRESSION)` at the end of this file, whose expression
 //! gives an `Option<kube::Client>` (`None` skips).
 
+mod custom;
+mod refusals;
+
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
@@ -15,6 +18,9 @@ use kube::discovery::{ApiResource, Discovery};
 use kube::{Api, Client, ResourceExt as _, core::DynamicObject};
 use reprise::sandbox::{Options, Sandbox};
 use serde_json::{Value, json};
+
+use custom::*;
+use refusals::*;
 
 /// Longer than any answer or event should take, on a machine that is busy building.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -400,176 +406,6 @@ async fn a_pod_needs_a_container(client: Client) {
     assert_refused(refused, 422, "Invalid", "Pod \"p\" is invalid: spec.containers: Required value");
 }
 
-/// A CRD of a group of its own, so that tests do not meet.
-fn thing_crd(group: &str, status: bool) -> Value {
-    let mut version = json!({
-        "name": "v1", "served": true, "storage": true,
-        "schema": { "openAPIV3Schema": { "type": "object", "properties": {
-            "spec": { "type": "object", "required": ["size"], "properties": {
-                "size": { "type": "integer", "minimum": 1 },
-                "color": { "type": "string", "enum": ["red", "blue"], "default": "red" },
-                "names": { "type": "array", "items": { "type": "string", "pattern": "^[a-z]+$" } },
-                "maybe": { "type": "string", "nullable": true },
-                "free": { "type": "object", "x-kubernetes-preserve-unknown-fields": true },
-            } },
-            "status": { "type": "object", "properties": { "phase": { "type": "string" } } },
-        } } },
-    });
-    if status {
-        version["subresources"] = json!({ "status": {} });
-    }
-    json!({
-        "metadata": { "name": format!("things.{group}") },
-        "spec": { "group": group, "scope": "Namespaced", "names": { "plural": "things", "kind": "Thing" },
-            "versions": [version] },
-    })
-}
-
-struct Things {
-    api: Api<DynamicObject>,
-    resource: ApiResource,
-    group: String,
-}
-
-impl Things {
-    /// Installs the CRD and waits until its objects can be listed.
-    async fn install(client: &Client, status: bool) -> Self {
-        let namespace = fresh_namespace(client).await;
-        // The namespace's random suffix makes the group unique.
-        let group = format!("{namespace}.example.com");
-        let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
-        crds.create(&PostParams::default(), &object(thing_crd(&group, status))).await.unwrap();
-        eventually("an established CRD", async || {
-            let crd = crds.get(&format!("things.{group}")).await.unwrap();
-            let conditions = crd.status.and_then(|status| status.conditions).unwrap_or_default();
-            conditions.iter().any(|one| one.type_ == "Established" && one.status == "True").then_some(())
-        })
-        .await;
-        let gvk = kube::core::GroupVersionKind::gvk(&group, "v1", "Thing");
-        let resource = ApiResource::from_gvk_with_plural(&gvk, "things");
-        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &resource);
-        eventually("a served kind", async || api.list(&ListParams::default()).await.ok()).await;
-        Self { api, resource, group }
-    }
-
-    fn thing(&self, name: &str, spec: Value) -> DynamicObject {
-        DynamicObject::new(name, &self.resource).data(json!({ "spec": spec, "status": { "phase": "Sent" } }))
-    }
-
-    async fn create(&self, name: &str, spec: Value) -> Result<DynamicObject, kube::Error> {
-        self.api.create(&PostParams::default(), &self.thing(name, spec)).await
-    }
-}
-
-async fn a_crd_brings_a_kind_at_run_time(client: Client) {
-    let things = Things::install(&client, true).await;
-    eventually("the kind in discovery", async || {
-        let found = kube::discovery::group(&client, &things.group).await.ok()?;
-        found.recommended_kind("Thing").map(|(resource, _)| assert_eq!(resource.plural, "things"))
-    })
-    .await;
-    eventually("the kind in aggregated discovery", async || {
-        let found = client.list_api_groups_aggregated().await.ok()?;
-        let named = |group: &kube::core::discovery::v2::APIGroupDiscovery| {
-            group.metadata.as_ref().and_then(|own| own.name.as_deref()) == Some(things.group.as_str())
-        };
-        found.items.iter().any(named).then_some(())
-    })
-    .await;
-    let created = things.create("a", json!({ "size": 3, "unknown": 1, "free": { "any": 1 } })).await.unwrap();
-    let wanted = json!({ "size": 3, "color": "red", "free": { "any": 1 } });
-    assert_eq!(created.data["spec"], wanted, "unknown fields are pruned, defaults filled in");
-    assert_eq!(created.metadata.generation, Some(1));
-    let listed = things.api.list(&ListParams::default()).await.unwrap();
-    assert_eq!(listed.items[0].types.as_ref().unwrap().kind, "Thing", "items of custom lists name their kind");
-    let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
-    let name = format!("things.{}", things.group);
-    crds.delete(&name, &DeleteParams::default()).await.unwrap();
-    eventually("the end of the CRD", async || crds.get_opt(&name).await.unwrap().is_none().then_some(())).await;
-    eventually("the end of its kind", async || {
-        things.api.list(&ListParams::default()).await.err().map(|error| assert_eq!(refusal::<()>(Err(error)).code, 404))
-    })
-    .await;
-}
-
-async fn custom_objects_are_validated_by_their_schema(client: Client) {
-    let things = Things::install(&client, true).await;
-    let group = &things.group;
-    for (spec, words) in [
-        (json!({}), "spec.size: Required value"),
-        (
-            json!({ "size": "3" }),
-            "spec.size: Invalid value: \"string\": spec.size in body must be of type integer: \"string\"",
-        ),
-        (json!({ "size": 0 }), "spec.size: Invalid value: 0: spec.size in body should be greater than or equal to 1"),
-        (
-            json!({ "size": 1, "color": "green" }),
-            "spec.color: Unsupported value: \"green\": supported values: \"red\", \"blue\"",
-        ),
-        (
-            json!({ "size": 1, "names": ["A"] }),
-            "spec.names[0]: Invalid value: \"A\": spec.names[0] in body should match '^[a-z]+$'",
-        ),
-    ] {
-        let refused = things.create("a", spec).await;
-        assert_refused(refused, 422, "Invalid", &format!("Thing.{group} \"a\" is invalid: {words}"));
-    }
-    let status = refusal(things.create("a", json!({})).await);
-    let causes = status.details.unwrap().causes;
-    assert_eq!((causes[0].reason.as_str(), causes[0].field.as_str()), ("FieldValueRequired", "spec.size"));
-    things.create("a", json!({ "size": 1, "maybe": null })).await.unwrap();
-    let mut wrong = things.thing("b", json!({ "size": 1 }));
-    wrong.types.as_mut().unwrap().kind = "Other".to_owned();
-    let refused = things.api.create(&PostParams::default(), &wrong).await;
-    assert_refused(
-        refused,
-        422,
-        "Invalid",
-        &format!("Other.{group} \"b\" is invalid: kind: Invalid value: \"Other\": must be Thing"),
-    );
-    let mut wrong = things.thing("b", json!({ "size": 1 }));
-    wrong.types.as_mut().unwrap().api_version = "example.com/v9".to_owned();
-    let refused = things.api.create(&PostParams::default(), &wrong).await;
-    assert_refused(refused, 400, "BadRequest", "the API version in the data (example.com/v9) does not match");
-}
-
-async fn a_custom_kind_with_a_status_subresource_keeps_it_apart(client: Client) {
-    let things = Things::install(&client, true).await;
-    let created = things.create("a", json!({ "size": 1 })).await.unwrap();
-    assert!(created.data.get("status").is_none(), "dropped on create");
-    let patch = merge(json!({ "spec": { "size": 2 }, "status": { "phase": "Done" } }));
-    let main = things.api.patch("a", &PatchParams::default(), &patch).await.unwrap();
-    assert_eq!((&main.data["spec"]["size"], main.data.get("status")), (&json!(2), None));
-    assert_eq!(main.metadata.generation, Some(2));
-    let patch = merge(json!({ "spec": { "size": 3 }, "status": { "phase": "Done" } }));
-    let status = things.api.patch_status("a", &PatchParams::default(), &patch).await.unwrap();
-    assert_eq!((&status.data["spec"]["size"], &status.data["status"]["phase"]), (&json!(2), &json!("Done")));
-    assert_eq!(status.metadata.generation, Some(2));
-}
-
-/// Velero's Restore is such a kind.
-async fn a_custom_kind_without_a_status_subresource_takes_it_like_any_field(client: Client) {
-    let things = Things::install(&client, false).await;
-    let created = things.create("a", json!({ "size": 1 })).await.unwrap();
-    assert_eq!(created.data["status"]["phase"], "Sent");
-    let patch = merge(json!({ "status": { "phase": "Done" } }));
-    let patched = things.api.patch("a", &PatchParams::default(), &patch).await.unwrap();
-    assert_eq!((&patched.data["status"]["phase"], patched.metadata.generation), (&json!("Done"), Some(2)));
-    assert_eq!(refusal(things.api.patch_status("a", &PatchParams::default(), &patch).await).code, 404);
-}
-
-async fn a_custom_kind_is_replaced_at_a_revision_and_takes_no_strategic_patch(client: Client) {
-    let things = Things::install(&client, true).await;
-    things.create("a", json!({ "size": 1 })).await.unwrap();
-    let blind = things.api.replace("a", &PostParams::default(), &things.thing("a", json!({ "size": 2 }))).await;
-    let status = refusal(blind);
-    assert_eq!((status.code, status.reason.as_str()), (422, "Invalid"));
-    assert!(status.message.contains("metadata.resourceVersion: Invalid value: 0: must be specified for an update"));
-    let patch = Patch::Strategic(json!({ "spec": { "size": 2 } }));
-    let refused = things.api.patch("a", &PatchParams::default(), &patch).await;
-    assert_refused(refused, 415, "UnsupportedMediaType", "the body of the request was in an unknown format");
-}
-
 async fn a_missing_namespace_refuses_what_is_created_in_it(client: Client) {
     let api: Api<ConfigMap> = Api::namespaced(client, "contract-nowhere");
     let refused = api.create(&PostParams::default(), &config_map("a", json!({}))).await;
@@ -605,68 +441,6 @@ async fn a_terminating_namespace_takes_nothing_new(client: Client) {
     api.patch("a", &PatchParams::default(), &free).await.unwrap();
     let kept = namespaces.delete("default", &DeleteParams::default()).await;
     assert_refused(kept, 403, "Forbidden", "namespaces \"default\" is forbidden: this namespace may not be deleted");
-}
-
-async fn bad_names_and_labels_are_refused(client: Client) {
-    let (api, namespace) = config_maps(&client).await;
-    let refused = api.create(&PostParams::default(), &config_map("Bad_Name", json!({}))).await;
-    let message =
-        "ConfigMap \"Bad_Name\" is invalid: metadata.name: Invalid value: \"Bad_Name\": a lowercase RFC 1123 subdomain";
-    assert_refused(refused, 422, "Invalid", message);
-    let refused = api.create(&PostParams::default(), &config_map("a", json!({ "x": "-y" }))).await;
-    let message = "ConfigMap \"a\" is invalid: metadata.labels: Invalid value: \"-y\": a valid label";
-    assert_refused(refused, 422, "Invalid", message);
-    let long = "a".repeat(64);
-    let refused = api.create(&PostParams::default(), &config_map("a", json!({ "x": long }))).await;
-    assert_eq!(refusal(refused).code, 422);
-    let refused = api.create(&PostParams::default(), &object(json!({ "metadata": {} }))).await;
-    let message = "ConfigMap \"\" is invalid: metadata.name: Required value: name or generateName is required";
-    assert_refused(refused, 422, "Invalid", message);
-    let elsewhere = object(json!({ "metadata": { "name": "a", "namespace": "elsewhere" } }));
-    let refused = api.create(&PostParams::default(), &elsewhere).await;
-    let message = "the namespace of the provided object does not match the namespace sent on the request";
-    assert_refused(refused, 400, "BadRequest", message);
-    let namespaces: Api<Namespace> = Api::all(client);
-    let dotted = namespaces.create(&PostParams::default(), &object(json!({ "metadata": { "name": "a.b" } }))).await;
-    assert_refused(
-        dotted,
-        422,
-        "Invalid",
-        "Namespace \"a.b\" is invalid: metadata.name: Invalid value: \"a.b\": a lowercase RFC 1123 label",
-    );
-    drop(namespace);
-}
-
-async fn bodies_that_are_no_object_of_the_kind_are_refused(client: Client) {
-    let namespace = fresh_namespace(&client).await;
-    let path = format!("/api/v1/namespaces/{namespace}/configmaps");
-    let json_type = "application/json";
-    let unrecognized = "the object provided is unrecognized (must be of type ConfigMap)";
-    assert_refused(raw(&client, "POST", &path, json_type, "{").await, 400, "BadRequest", unrecognized);
-    assert_refused(raw(&client, "POST", &path, json_type, "[]").await, 400, "BadRequest", unrecognized);
-    let secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "a" } }).to_string();
-    let message = "Secret in version \"v1\" cannot be handled as a ConfigMap";
-    assert_refused(raw(&client, "POST", &path, json_type, &secret).await, 400, "BadRequest", message);
-    let labels = json!({ "metadata": { "name": "a", "labels": { "x": 1 } } }).to_string();
-    let message = "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: json: cannot unmarshal number";
-    assert_refused(raw(&client, "POST", &path, json_type, &labels).await, 400, "BadRequest", message);
-    let text = raw(&client, "POST", &path, "text/plain", "{}").await;
-    assert_refused(text, 415, "UnsupportedMediaType", "the body of the request was in an unknown format");
-    let yaml = raw(&client, "POST", &path, "application/yaml", "metadata:\n  name: from-yaml\n").await.unwrap();
-    assert_eq!(yaml["metadata"]["name"], "from-yaml");
-}
-
-async fn unserved_paths_and_methods_are_refused(client: Client) {
-    let namespace = fresh_namespace(&client).await;
-    let core = raw(&client, "GET", &format!("/api/v1/namespaces/{namespace}/foos"), "", "").await;
-    assert_refused(core, 404, "NotFound", "the server could not find the requested resource");
-    let group = refusal(raw(&client, "GET", "/apis/nothing.example.com/v1/foos", "", "").await);
-    assert_eq!((group.code, group.message.as_str()), (404, "404 page not found"));
-    let method =
-        raw(&client, "POST", &format!("/api/v1/namespaces/{namespace}/configmaps/a"), "application/json", "{}").await;
-    assert_refused(method, 405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
-    let version = client.apiserver_version().await.unwrap();
-    assert_eq!((version.major.as_str(), version.minor.as_str()), ("1", "36"));
 }
 
 async fn services_get_addresses_and_do_not_share_node_ports(client: Client) {
@@ -789,6 +563,10 @@ fn sandbox() -> Option<Client> {
     Some(Sandbox::new(options).client())
 }
 
+/// The shared control plane of the test run.
+async fn real() -> Option<Client> {
+    Some(crate::support::cluster().await?.client().await)
+}
+
 provider!(sandbox, super::sandbox());
-// The real API server, with `async fn real() -> Option<Client> { Some(support::cluster().await?.client().await) }`:
-// provider!(real, super::real().await);
+provider!(real, super::real().await);
