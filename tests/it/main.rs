@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod api_admin;
+mod api_contract;
 mod api_errors;
 mod api_grpc;
 mod api_rest;
