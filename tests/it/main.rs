@@ -9,5 +9,6 @@ mod api_rest;
 mod api_shutdown;
 mod api_sse;
 mod api_support;
+mod conformance;
 mod support;
 mod testbed;
