@@ -224,26 +224,8 @@ mod tests {
     fn empty_lists_are_written_as_such() {
         assert_eq!(text(item_operations(&[])), "[]\n");
         assert_eq!(text(volume_info(&[])), "[]\n");
-        assert_eq!(text(ResourceList::default().encode()), "{}\n");
-        assert_eq!(text(log(b"")), "");
-    }
-
-    #[test]
-    fn the_resource_list_is_sorted_and_names_the_action() {
-        let mut list = ResourceList::default();
-        for (api_version, kind, namespace, name, outcome) in [
-            ("v1", "Pod", "b", "x", Outcome::Created),
-            ("v1", "Pod", "a", "y", Outcome::Unchanged),
-            ("apps/v1", "Deployment", "a", "d", Outcome::Failed),
-            ("v1", "Namespace", "", "a", Outcome::Updated),
-        ] {
-            list.add(&ItemKey::new(api_version, kind, namespace, name), name, outcome);
-        }
-        assert_eq!(
-            text(list.encode()),
-            "{\"apps/v1/Deployment\":[\"a/d(failed)\"],\"v1/Namespace\":[\"a(updated)\"],\
-             \"v1/Pod\":[\"a/y(skipped)\",\"b/x(created)\"]}\n"
-        );
+        assert_eq!(text(resource_list(&BTreeMap::new())), "{}\n");
+        assert_eq!(text(log(&b""[..])), "");
     }
 
     #[test]
