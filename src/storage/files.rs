@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn what_unpacks_to_too_much_is_not_kept() {
-        let bomb = log(&vec![0; 4096]).unwrap();
+        let bomb = log(&vec![0; 4096][..]).unwrap();
         assert!(unpack(&bomb, 4095).unwrap().is_none());
         assert_eq!(unpack(&bomb, 4096).unwrap().unwrap().len(), 4096);
     }
@@ -250,14 +250,14 @@ mod tests {
         let (store, layout) = (ObjectBackupStore::memory(), Layout::new(""));
         let key = layout.backup_volume_info("b");
         let whole = json(&[BackupVolumeInfo::default()]).unwrap();
-        for body in [Bytes::from_static(b"no gzip"), whole.slice(..whole.len() - 9), log(b"{").unwrap()] {
+        for body in [Bytes::from_static(b"no gzip"), whole.slice(..whole.len() - 9), log(&b"{"[..]).unwrap()] {
             store.put(&key, body).await.unwrap();
             let error = backup_volume_info(&store, &layout, "b").await.unwrap_err();
             assert!(matches!(&error, Error::Corrupt { .. }) && error.to_string().contains(&key), "{error}");
         }
         store.put(&key, whole).await.unwrap();
         assert_eq!(backup_volume_info(&store, &layout, "b").await.unwrap().len(), 1);
-        store.put(&key, log(b"null\n").unwrap()).await.unwrap();
+        store.put(&key, log(&b"null\n"[..]).unwrap()).await.unwrap();
         assert_eq!(backup_volume_info(&store, &layout, "b").await.unwrap(), []);
     }
 
