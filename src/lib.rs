@@ -7,7 +7,19 @@
 //!                                              cluster ◄──┘ (ports)                └──────► controller (Restore CR)
 //! ```
 
+pub mod api;
+pub mod app;
 pub mod archive;
+pub mod cli;
+pub mod cluster;
+pub mod controller;
 pub mod engine;
 pub mod model;
+pub mod progress;
+pub mod sample;
+pub mod sandbox;
 pub mod service;
+pub mod shutdown;
+pub mod storage;
+pub mod telemetry;
+pub mod velero;

@@ -3,7 +3,23 @@
 //! It knows neither kube nor tonic nor axum: what it needs from outside stands in [`ports`], what it tells
 //! the outside in [`events`].
 
+pub mod actions;
+pub mod collect;
+pub mod compare;
 pub mod discovery;
 pub mod events;
+pub mod job;
+pub mod managed_fields;
+pub mod merge;
+pub mod modifiers;
 pub mod plan;
 pub mod ports;
+#[cfg(test)]
+mod recorded;
+mod restore;
+pub mod retry;
+mod run;
+pub mod strip;
+
+pub use job::{BackupMethod, BackupVolumes, Job, NativeSnapshot, Settings};
+pub use run::{Report, plan, run};

@@ -36,10 +36,20 @@ pub trait Cluster: Send + Sync {
     /// Replaces the object's `/status`; `object` carries the resourceVersion it is based on.
     async fn replace_status(&self, target: &Target, name: &str, object: &Value) -> Result<Value, ApiError>;
 
-    /// The object as it is now and after each change; `None` while there is none.
+    /// The object of this name, or every object of the target where `name` is `None`: first as they are now, then
+    /// each change. A named object that does not exist begins with [`Change::Gone`].
     ///
-    /// Transient watch failures are repaired inside; the stream ends only with a lasting error.
-    fn watch<'a>(&'a self, target: &Target, name: &str) -> BoxStream<'a, Result<Option<Value>, ApiError>>;
+    /// Transient watch failures are repaired inside; an error tells of one, and the stream goes on.
+    fn watch<'a>(&'a self, target: &Target, name: Option<&str>) -> BoxStream<'a, Result<Change, ApiError>>;
+}
+
+/// One step of a watch.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// The object is there, and looks like this.
+    Is(Value),
+    /// The object of this name is not there, or no longer.
+    Gone(String),
 }
 
 /// What kind of failure an API request met.

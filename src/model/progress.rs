@@ -145,15 +145,18 @@ pub struct Waiting {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Progress {
-    /// Grows with every change; a client resumes after the last one it saw.
+    /// Number of the last item event: grows by one with each item whose outcome becomes known. A client resumes
+    /// after the last one it saw.
     pub sequence: u64,
     /// Phase of the Restore.
     pub phase: Phase,
     /// Stage within the run.
     pub stage: Stage,
-    /// `status.progress.totalItems` of the Restore: items restored plus those still to be visited.
+    /// `status.progress.totalItems` of the Restore: items restored plus those still to be visited, and those that
+    /// were passed over until the engine's run is over; from then on the same as `items_restored`.
     pub total_items: u64,
-    /// `status.progress.itemsRestored` of the Restore: items visited, with whatever outcome.
+    /// `status.progress.itemsRestored` of the Restore: items in Velero's map of restored items, failed and skipped
+    /// ones too, but not completed pods and the like (restore-semantics 6.1).
     pub items_restored: u64,
     /// Counts by outcome; they sum to all items that are known of.
     pub outcomes: Counts,
@@ -251,6 +254,27 @@ pub struct ItemState {
     /// How long it took.
     #[serde(with = "duration_millis", rename = "durationMilliseconds")]
     pub duration: Duration,
+}
+
+/// Which items.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ItemFilter {
+    /// Only these outcomes; empty for all.
+    pub outcomes: Vec<Outcome>,
+    /// Only this group-resource.
+    pub group_resource: Option<GroupResource>,
+    /// Only this target namespace; `Some("")` is cluster scope.
+    pub namespace: Option<String>,
+}
+
+impl ItemFilter {
+    /// Whether an item is wanted.
+    #[must_use]
+    pub fn matches(&self, item: &ItemState) -> bool {
+        (self.outcomes.is_empty() || self.outcomes.contains(&item.outcome))
+            && self.group_resource.as_ref().is_none_or(|wanted| *wanted == item.group_resource)
+            && self.namespace.as_ref().is_none_or(|wanted| **wanted == *item.key.namespace)
+    }
 }
 
 /// One warning or error with its reason, as `GetResults` tells it.

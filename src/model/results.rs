@@ -93,6 +93,24 @@ impl Results {
     }
 }
 
+impl Messages {
+    fn append(&mut self, other: Self) {
+        self.velero.extend(other.velero);
+        self.cluster.extend(other.cluster);
+        for (namespace, messages) in other.namespaces {
+            self.namespaces.entry(namespace).or_default().extend(messages);
+        }
+    }
+}
+
+impl Results {
+    /// Adds what was found later.
+    pub fn append(&mut self, later: Self) {
+        self.errors.append(later.errors);
+        self.warnings.append(later.warnings);
+    }
+}
+
 impl Extend<Finding> for Results {
     fn extend<I: IntoIterator<Item = Finding>>(&mut self, findings: I) {
         findings.into_iter().for_each(|finding| self.add(finding));

@@ -66,6 +66,12 @@ impl Error {
         Self { code, message: message.into(), field: None }
     }
 
+    /// A name of a request that is no Kubernetes name.
+    #[must_use]
+    pub fn invalid_name(error: &crate::model::InvalidName) -> Self {
+        Self::invalid("name", error.to_string())
+    }
+
     /// A wrong field of a request.
     #[must_use]
     pub fn invalid(field: &str, message: impl Into<String>) -> Self {

@@ -1,14 +1,18 @@
 //! The façade behind every door: gRPC, REST, the command line. One behaviour, three entrances.
 
 pub mod error;
+mod facade;
+pub mod records;
 pub mod values;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 pub use error::{Code, Error};
+pub use facade::Service;
 pub use values::{
-    CreateRestore, FoundItems, ItemFilter, LogLine, Page, PageRequest, RestoreResults, RestoreView, WatchEvent,
+    CreateRestore, FoundItems, ItemFilter, LogLine, Page, PageRequest, RequestId, RestoreResults, RestoreView,
+    WatchEvent,
 };
 
 use crate::model::{ItemState, RestoreName};

@@ -7,21 +7,58 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::{GroupResource, ItemState, Outcome, Phase, Progress, RestoreName, TypedFinding};
+use super::Error;
+pub use crate::model::ItemFilter;
+use crate::model::{ItemState, Phase, Progress, RestoreName, TypedFinding};
 
 /// A restore to be created.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CreateRestore {
     /// Its name.
     pub name: RestoreName,
+    /// The namespace the caller named, where it did; must be the one the service works in.
+    pub namespace: Option<String>,
     /// A text of the caller's that makes repeating the call harmless.
-    pub request_id: Option<String>,
+    pub request_id: Option<RequestId>,
     /// `spec` of the Restore, in Velero's own JSON form.
     pub spec: Value,
     /// Labels of the Restore object.
     pub labels: BTreeMap<String, String>,
     /// Annotations of the Restore object.
     pub annotations: BTreeMap<String, String>,
+}
+
+/// A text of the caller's that makes repeating a call harmless: 1 to 256 bytes, no control characters.
+///
+/// ```
+/// use reprise::service::RequestId;
+/// assert!(RequestId::new("6f1c").is_ok());
+/// for refused in ["", "two\nlines", &"x".repeat(257)] {
+///     assert!(RequestId::new(refused).is_err(), "{refused}");
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestId(String);
+
+impl RequestId {
+    /// Longest request id in bytes: long enough for two UUIDs and a path, short enough for an annotation.
+    pub const MAX: usize = 256;
+
+    /// Checks a request id.
+    pub fn new(text: impl Into<String>) -> Result<Self, Error> {
+        let text = text.into();
+        if text.is_empty() || text.len() > Self::MAX || text.chars().any(char::is_control) {
+            let message = format!("requestId must have 1 to {} bytes and no control characters", Self::MAX);
+            return Err(Error::invalid("requestId", message));
+        }
+        Ok(Self(text))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// A Restore and its progress.
@@ -116,6 +153,22 @@ pub struct PageRequest {
     pub token: String,
 }
 
+impl PageRequest {
+    /// Size of a page when none is asked for.
+    pub const DEFAULT_SIZE: u32 = 100;
+    /// Largest page: at about 300 bytes an item, an answer of some 300 kB.
+    pub const MAX_SIZE: u32 = 1_000;
+
+    /// Checks what a caller asked for.
+    pub fn new(size: u32, token: impl Into<String>) -> Result<Self, Error> {
+        if size > Self::MAX_SIZE {
+            let message = format!("pageSize {size} is too large: at most {}", Self::MAX_SIZE);
+            return Err(Error::invalid("pageSize", message));
+        }
+        Ok(Self { size, token: token.into() })
+    }
+}
+
 /// One page of a list.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page<T> {
@@ -123,17 +176,6 @@ pub struct Page<T> {
     pub elements: Vec<T>,
     /// Token of the next page; empty after the last.
     pub next_page_token: String,
-}
-
-/// Which items.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ItemFilter {
-    /// Only these outcomes; empty for all.
-    pub outcomes: Vec<Outcome>,
-    /// Only this group-resource.
-    pub group_resource: Option<GroupResource>,
-    /// Only this target namespace; `Some("")` is cluster scope.
-    pub namespace: Option<String>,
 }
 
 /// A page of items.

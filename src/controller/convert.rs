@@ -1,0 +1,106 @@
+//! From the Restore object's form to the engine's: the one place where the two meet.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+
+use crate::engine::{BackupMethod, BackupVolumes, NativeSnapshot};
+use crate::model::{ExistingResourcePolicy, LabelSelector, ResourceLists, RestoreSpec, SelectorRequirement};
+use crate::velero;
+use crate::velero::volume_info::{BackupVolumeInfo, NativeSnapshot as NativeSnapshotRecord};
+
+/// The engine's specification; every field of the object's is either taken or named here as not the engine's.
+#[must_use]
+pub fn restore_spec(spec: &velero::RestoreSpec) -> RestoreSpec {
+    let velero::RestoreSpec {
+        // The source is resolved, the timeout kept and the modifier read before the engine begins.
+        backup_name: _,
+        schedule_name: _,
+        item_operation_timeout: _,
+        resource_modifier: _,
+        uploader_config: _,
+        included_namespaces,
+        excluded_namespaces,
+        included_resources,
+        excluded_resources,
+        namespace_mapping,
+        label_selector: one_selector,
+        or_label_selectors,
+        restore_pvs,
+        restore_status,
+        preserve_node_ports,
+        include_cluster_resources,
+        hooks,
+        existing_resource_policy,
+    } = spec.clone();
+    RestoreSpec {
+        included_namespaces,
+        excluded_namespaces,
+        resources: ResourceLists { included_resources, excluded_resources },
+        namespace_mapping,
+        label_selector: one_selector.as_ref().map(label_selector),
+        or_label_selectors: or_label_selectors.map(|selectors| selectors.iter().map(label_selector).collect()),
+        restore_pvs,
+        restore_status: restore_status.map(|status| ResourceLists {
+            included_resources: status.included_resources,
+            excluded_resources: status.excluded_resources,
+        }),
+        preserve_node_ports,
+        include_cluster_resources,
+        existing_resource_policy: match existing_resource_policy.as_str() {
+            "none" => ExistingResourcePolicy::None,
+            "update" => ExistingResourcePolicy::Update,
+            _ => ExistingResourcePolicy::Unset,
+        },
+        hooks: hooks.resources.iter().filter_map(|hook| serde_json::to_value(hook).ok()).collect(),
+    }
+}
+
+/// A label selector as Kubernetes' types have it.
+#[must_use]
+pub fn label_selector(selector: &meta::LabelSelector) -> LabelSelector {
+    let requirement = |requirement: &meta::LabelSelectorRequirement| SelectorRequirement {
+        key: requirement.key.clone(),
+        operator: requirement.operator.clone(),
+        values: requirement.values.clone().unwrap_or_default(),
+    };
+    LabelSelector {
+        match_labels: selector.match_labels.clone().unwrap_or_default(),
+        match_expressions: selector.match_expressions.iter().flatten().map(requirement).collect(),
+    }
+}
+
+/// What the backup's side files tell of its volumes.
+#[must_use]
+pub fn backup_volumes(
+    infos: &[BackupVolumeInfo],
+    native: &[NativeSnapshotRecord],
+    pod_volume_backups: &[velero::PodVolumeBackup],
+    csi_claims: impl IntoIterator<Item = (String, String)>,
+) -> BackupVolumes {
+    let method = |info: &BackupVolumeInfo| match info.backup_method.as_str() {
+        "NativeSnapshot" => BackupMethod::NativeSnapshot,
+        "PodVolumeBackup" => BackupMethod::PodVolumeBackup,
+        "CSISnapshot" => BackupMethod::CsiSnapshot,
+        _ => BackupMethod::None,
+    };
+    let claim = |backup: &velero::PodVolumeBackup| {
+        let name = backup.metadata.annotations.as_ref()?.get("velero.io/pvc-name")?;
+        Some((backup.spec.pod.namespace.clone(), name.clone()))
+    };
+    BackupVolumes {
+        // The last entry of a name wins (restore-semantics 2.4).
+        methods: infos.iter().map(|info| (info.pv_name.clone(), method(info))).collect(),
+        native_snapshots: native
+            .iter()
+            .map(|record| {
+                let snapshot = NativeSnapshot {
+                    location: record.spec.location.clone(),
+                    snapshot_id: record.status.provider_snapshot_id.clone(),
+                };
+                (record.spec.persistent_volume_name.clone(), snapshot)
+            })
+            .collect(),
+        pod_volume_claims: pod_volume_backups.iter().filter_map(claim).collect(),
+        csi_claims: csi_claims.into_iter().collect(),
+        pod_volume_backups: pod_volume_backups.iter().filter_map(|backup| serde_json::to_value(backup).ok()).collect(),
+    }
+}

@@ -1,0 +1,308 @@
+//! One restore from its backup to its terminal phase.
+
+use std::io;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::finalize;
+use super::records::Records;
+use super::source::{Source, message};
+use super::stores::{OpenLocation, Stores};
+use super::{convert, status, upload};
+use crate::archive::{self, Archive, NameCheck, ReadOptions};
+use crate::engine::collect::needs_labels;
+use crate::engine::events::{Event, Events, LogLevel};
+use crate::engine::ports::Cluster;
+use crate::engine::{self, Job, Report, Settings};
+use crate::model::{Bucket, Finding, Phase, Reason, RestoreName, Severity, Stage, error_chain};
+use crate::progress::{Hub, RestoreProgress};
+use crate::storage::files;
+use crate::telemetry::metrics::Metrics;
+use crate::velero::{Restore, RestoreSpec};
+
+/// Chunks of the tarball between download and decompression: at a few hundred kilobytes each they keep both busy
+/// and hold a few megabytes at most.
+const DOWNLOAD_CHUNKS: usize = 16;
+
+/// What restores are executed with.
+#[derive(Clone)]
+pub struct Executor {
+    /// Velero's own objects.
+    pub records: Records,
+    /// The cluster that is restored into.
+    pub cluster: Arc<dyn Cluster>,
+    /// Opens backup locations.
+    pub stores: Stores,
+    /// Follows the restores.
+    pub hub: Hub,
+    /// Limits and waits of the engine.
+    pub settings: Settings,
+    /// Limits on archives.
+    pub limits: archive::Limits,
+    /// Where restores and items are counted.
+    pub metrics: Metrics,
+}
+
+/// Why a restore ends `Failed`: the text of `failureReason` (restore-semantics 1.7).
+struct Fatal(String);
+
+impl Executor {
+    /// Runs an accepted restore, whose phase is `InProgress`, to its end.
+    ///
+    /// # Cancellation
+    /// When `stop` fires (the service goes down), items in flight are finished and the Restore is left `InProgress`,
+    /// to be taken up again.
+    pub async fn execute(&self, restore: &Restore, source: &Source, stop: &CancellationToken) {
+        let Some(name) = restore.metadata.name.as_deref() else { return };
+        let Some(followed) = self.follow(name) else { return };
+        if let Some(started) = restore.status.as_ref().and_then(|status| status.start_timestamp.as_ref()) {
+            followed.set_started_at(started.0);
+        }
+        followed.set_phase(Phase::InProgress);
+        followed.emit(Event::Stage(Stage::Collecting));
+        match self.run(restore, source, &followed, stop).await {
+            Ok(Some(outcome)) => self.conclude(name, restore, source, &followed, outcome, stop).await,
+            Ok(None) => tracing::info!(
+                restore = name,
+                "stopped at an item boundary; the restore is taken up again at the next start"
+            ),
+            Err(Fatal(reason)) => {
+                followed.log(LogLevel::Error, "controller", &reason);
+                let patch = status::failed(&reason, Timestamp::now());
+                self.records.patch_for_good(name, &patch, stop).await;
+                followed.finish(Phase::Failed, Some(reason));
+            }
+        }
+    }
+
+    /// Finalizes a restore whose items were done by a process that has ended.
+    ///
+    /// # Errors
+    /// A message, when the location cannot be read now.
+    pub async fn finalize_again(
+        &self,
+        restore: &Restore,
+        source: &Source,
+        stop: &CancellationToken,
+    ) -> Result<(), String> {
+        let Some(name) = restore.metadata.name.as_deref() else { return Ok(()) };
+        let Some(followed) = self.follow(name) else { return Ok(()) };
+        let location = self.stores.open(&self.records, &source.location).await?;
+        let (store, layout) = (&*location.store, &location.layout);
+        let results =
+            files::restore_results(store, layout, name).await.map_err(|error| error_chain(&error))?.unwrap_or_default();
+        let list = files::restore_resource_list(store, layout, name)
+            .await
+            .map_err(|error| error_chain(&error))?
+            .unwrap_or_default();
+        followed.emit(Event::Stage(Stage::Finalizing));
+        let spec = convert::restore_spec(&restore.spec);
+        let finalizing =
+            finalize::Finalizing { restore, source, spec: &spec, resource_list: &list, location: &location };
+        finalize::finalize(self, &finalizing, results, &followed, stop).await;
+        Ok(())
+    }
+
+    /// The progress of a restore, created where nobody asked for it before.
+    fn follow(&self, name: &str) -> Option<Arc<RestoreProgress>> {
+        if let Some(known) = self.hub.get(name).filter(|known| !known.has_ended()) {
+            return Some(known);
+        }
+        let name: RestoreName = name.parse().ok()?;
+        self.hub.create(&name).ok().or_else(|| self.hub.get(name.as_str()))
+    }
+
+    async fn run(
+        &self,
+        restore: &Restore,
+        source: &Source,
+        followed: &Arc<RestoreProgress>,
+        stop: &CancellationToken,
+    ) -> Result<Option<Outcome>, Fatal> {
+        let backup = source.backup.metadata.name.clone().unwrap_or_default();
+        let location = self.stores.open(&self.records, &source.location).await.map_err(Fatal)?;
+        let job = self.job(restore, source, &location, &backup).await?;
+        let archive = match self.download(&location, &backup, &job, stop).await {
+            Ok(archive) => archive,
+            Err(archive::Error::Cancelled) => return Ok(None),
+            Err(archive::Error::Source(error)) => {
+                return Err(Fatal(format!("error downloading backup: {}", error_chain(&error))));
+            }
+            Err(damage) => {
+                // Inside the engine for Velero, and so an error of the restore and not its failure.
+                let finding =
+                    Finding { severity: Severity::Error, bucket: Bucket::Velero, message: error_chain(&damage) };
+                followed.emit(Event::Finding(finding.clone(), Reason::Archive));
+                let mut report = Report::default();
+                report.results.add(finding);
+                return Ok(Some(Outcome { location, job, report }));
+            }
+        };
+        let writer = {
+            let stop_writing = CancellationToken::new();
+            let task = status::write_progress(self.records.clone(), Arc::clone(followed), stop_writing.clone());
+            (stop_writing, tokio::spawn(task))
+        };
+        let job = Arc::new(job);
+        let events: Arc<dyn Events> = Arc::clone(followed) as Arc<dyn Events>;
+        let report =
+            engine::run(Arc::clone(&job), Arc::new(archive), Arc::clone(&self.cluster), events, stop.clone()).await;
+        writer.0.cancel();
+        // It may be in the middle of a write, which must not come after the last one.
+        if let Err(error) = writer.1.await {
+            tracing::error!(%error, "the progress writer ended unexpectedly");
+        }
+        let report = report.map_err(|error| Fatal(format!("error asking the API server what it serves: {error}")))?;
+        if report.cancelled {
+            return Ok(None);
+        }
+        let job = Arc::try_unwrap(job).unwrap_or_else(|job| (*job).clone());
+        Ok(Some(Outcome { location, job, report }))
+    }
+
+    /// Everything the engine is given but the archive.
+    async fn job(
+        &self,
+        restore: &Restore,
+        source: &Source,
+        location: &OpenLocation,
+        backup: &str,
+    ) -> Result<Job, Fatal> {
+        let (store, layout) = (&*location.store, &location.layout);
+        let spec: &RestoreSpec = &restore.spec;
+        let fatal = |what: &str, error: &dyn std::error::Error| Fatal(format!("error {what}: {}", error_chain(error)));
+        let pod_volumes = self.records.pod_volume_backups(backup).await;
+        let pod_volumes =
+            pod_volumes.map_err(|error| Fatal(format!("error listing PodVolumeBackups: {}", message(&error))))?;
+        let native = files::backup_volume_snapshots(store, layout, backup).await;
+        let native = native.map_err(|error| fatal("fetching volume snapshots", &error))?;
+        let csi = files::backup_csi_volume_snapshots(store, layout, backup).await;
+        let csi = csi.map_err(|error| fatal("fetching CSI volume snapshots", &error))?;
+        let infos = files::backup_volume_info(store, layout, backup).await;
+        let infos = infos.map_err(|error| fatal("fetching the backup's volume info", &error))?;
+        let claims = csi.iter().filter_map(|snapshot: &Value| {
+            let text = |pointer: &str| snapshot.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+            text("/metadata/namespace").zip(text("/spec/source/persistentVolumeClaimName"))
+        });
+        Ok(Job {
+            restore_name: restore.metadata.name.clone().unwrap_or_default(),
+            restore_uid: restore.metadata.uid.clone().unwrap_or_default(),
+            velero_namespace: self.records.namespace().to_owned(),
+            backup_name: backup.to_owned(),
+            backup_storage_location: source.backup.spec.storage_location.clone(),
+            snapshot_move_data: source.backup.spec.snapshot_move_data.unwrap_or_default(),
+            spec: convert::restore_spec(spec),
+            volumes: convert::backup_volumes(&infos, &native, &pod_volumes, claims),
+            settings: self.settings.clone(),
+        })
+    }
+
+    /// Streams the tarball through gzip and tar into the archive; decompression runs beside the download.
+    async fn download(
+        &self,
+        location: &OpenLocation,
+        backup: &str,
+        job: &Job,
+        stop: &CancellationToken,
+    ) -> Result<Archive, archive::Error> {
+        let key = location.layout.backup_contents(backup);
+        let stream =
+            location.store.stream(&key).await.map_err(|error| archive::Error::Source(io::Error::other(error)))?;
+        let (chunks, received) = mpsc::channel(DOWNLOAD_CHUNKS);
+        let options = ReadOptions {
+            limits: self.limits.clone(),
+            keep_labels: needs_labels(&job.spec),
+            // Velero restores an item under the name inside it, whatever its file is called.
+            names: NameCheck::Report,
+            ..ReadOptions::default()
+        };
+        let reader = tokio::task::spawn_blocking(move || {
+            Archive::read(ChunkReader { received, chunk: bytes::Bytes::new() }, &options)
+        });
+        let forward = async {
+            let mut bytes = stream.bytes;
+            while let Some(chunk) = bytes.next().await {
+                // A reader that has seen enough, such as damage, hangs up.
+                if chunks.send(chunk.map_err(io::Error::other)).await.is_err() {
+                    break;
+                }
+            }
+            drop(chunks);
+        };
+        tokio::select! {
+            () = forward => {}
+            () = stop.cancelled() => return Err(archive::Error::Cancelled),
+        }
+        reader.await.unwrap_or_else(|error| Err(archive::Error::Source(io::Error::other(error))))
+    }
+
+    /// Files, counts, the finalizing phases, the end.
+    async fn conclude(
+        &self,
+        name: &str,
+        restore: &Restore,
+        source: &Source,
+        followed: &Arc<RestoreProgress>,
+        outcome: Outcome,
+        stop: &CancellationToken,
+    ) {
+        let Outcome { location, job, report } = outcome;
+        followed.close();
+        if report.planned {
+            let restored = u64::try_from(report.restored).unwrap_or(u64::MAX);
+            self.records.patch_for_good(name, &status::progress(restored, restored), stop).await;
+        }
+        followed.emit(Event::Stage(Stage::Finalizing));
+        let mut results = report.results.clone();
+        followed.seal_log();
+        if let Err(error) = upload::log(&location, name, followed).await {
+            let message = format!("error uploading log file to backup storage: {error}");
+            results.add(Finding { severity: Severity::Error, bucket: Bucket::Velero, message });
+        }
+        upload::files(&location, &self.cluster, name, &report, &results).await;
+        let (warnings, errors) = (results.warnings.count(), results.errors.count());
+        self.records.patch_for_good(name, &status::finalizing(warnings, errors), stop).await;
+        let phase = if errors > 0 { Phase::FinalizingPartiallyFailed } else { Phase::Finalizing };
+        followed.set_phase(phase);
+        let finalizing = finalize::Finalizing {
+            restore,
+            source,
+            spec: &job.spec,
+            resource_list: &report.resource_list,
+            location: &location,
+        };
+        finalize::finalize(self, &finalizing, results, followed, stop).await;
+    }
+}
+
+/// What the engine left for the files and the end.
+struct Outcome {
+    location: OpenLocation,
+    job: Job,
+    report: Report,
+}
+
+/// The download as a blocking reader.
+struct ChunkReader {
+    received: mpsc::Receiver<io::Result<bytes::Bytes>>,
+    chunk: bytes::Bytes,
+}
+
+impl io::Read for ChunkReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.chunk.is_empty() {
+            match self.received.blocking_recv() {
+                Some(chunk) => self.chunk = chunk?,
+                None => return Ok(0),
+            }
+        }
+        let length = buffer.len().min(self.chunk.len());
+        buffer[..length].copy_from_slice(&self.chunk.split_to(length));
+        Ok(length)
+    }
+}

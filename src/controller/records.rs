@@ -1,0 +1,150 @@
+//! Velero's own objects in its namespace: reading them, and the few writes there are.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::FIELD_MANAGER;
+use crate::velero::{Backup, BackupStorageLocation, PodVolumeBackup, Restore};
+
+/// Pauses between the tries of a write that must get through: 0.1 s doubled up to 30 s, without an end.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// The objects of Velero's namespace.
+#[derive(Clone)]
+pub struct Records {
+    client: Client,
+    namespace: String,
+}
+
+impl Records {
+    /// The objects of this namespace.
+    #[must_use]
+    pub fn new(client: Client, namespace: &str) -> Self {
+        Self { client, namespace: namespace.to_owned() }
+    }
+
+    /// Velero's namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The Restores, for watching and creating.
+    #[must_use]
+    pub fn restores(&self) -> Api<Restore> {
+        self.api()
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Creates a Restore.
+    ///
+    /// # Errors
+    /// Those of the API server.
+    pub async fn create(&self, restore: &Restore) -> kube::Result<Restore> {
+        let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        self.restores().create(&parameters, restore).await
+    }
+
+    /// Merge-patches a Restore, spec and status in one as Velero does: the CRD has no status subresource.
+    ///
+    /// # Errors
+    /// Those of the API server.
+    pub async fn patch(&self, name: &str, patch: &Value) -> kube::Result<Restore> {
+        let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        self.restores().patch(name, &parameters, &Patch::Merge(patch)).await
+    }
+
+    /// The same, tried until it is in place: the last word must be written however long it takes.
+    ///
+    /// Gives up only when the Restore is gone, the API server finds the patch invalid, or `stop` fires.
+    pub async fn patch_for_good(&self, name: &str, patch: &Value, stop: &CancellationToken) -> Option<Restore> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.patch(name, patch).await {
+                Ok(restore) => return Some(restore),
+                Err(kube::Error::Api(status)) if status.code == 404 => {
+                    tracing::warn!(restore = name, "the Restore is gone; its status is not written");
+                    return None;
+                }
+                Err(kube::Error::Api(status)) if matches!(status.code, 400 | 422) => {
+                    tracing::error!(restore = name, error = %status.message, "the API server refuses the Restore's status");
+                    return None;
+                }
+                Err(error) => {
+                    tracing::warn!(restore = name, %error, ?pause, "the Restore's status could not be written; trying again");
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+                () = stop.cancelled() => return None,
+            }
+        }
+    }
+
+    /// The Backup of this name.
+    ///
+    /// # Errors
+    /// Those of the API server; also when there is none.
+    pub async fn backup(&self, name: &str) -> kube::Result<Backup> {
+        self.api::<Backup>().get(name).await
+    }
+
+    /// The Backups of a schedule.
+    ///
+    /// # Errors
+    /// Those of the API server.
+    pub async fn backups_of_schedule(&self, schedule: &str) -> kube::Result<Vec<Backup>> {
+        let label = crate::model::label::SCHEDULE_NAME;
+        let parameters = ListParams::default().labels(&format!("{label}={schedule}"));
+        Ok(self.api::<Backup>().list(&parameters).await?.items)
+    }
+
+    /// The BackupStorageLocation of this name.
+    ///
+    /// # Errors
+    /// Those of the API server; also when there is none.
+    pub async fn location(&self, name: &str) -> kube::Result<BackupStorageLocation> {
+        self.api::<BackupStorageLocation>().get(name).await
+    }
+
+    /// The PodVolumeBackups of a backup.
+    ///
+    /// # Errors
+    /// Those of the API server.
+    pub async fn pod_volume_backups(&self, backup: &str) -> kube::Result<Vec<PodVolumeBackup>> {
+        let label = crate::model::label::BACKUP_NAME;
+        let value = crate::model::label::valid_name(backup);
+        let parameters = ListParams::default().labels(&format!("{label}={value}"));
+        Ok(self.api::<PodVolumeBackup>().list(&parameters).await?.items)
+    }
+
+    /// One key of a Secret; `None` where the Secret or the key is missing.
+    ///
+    /// # Errors
+    /// Those of the API server.
+    pub async fn secret(&self, name: &str, key: &str) -> kube::Result<Option<Vec<u8>>> {
+        let secret = self.api::<Secret>().get_opt(name).await?;
+        Ok(secret.and_then(|secret| secret.data?.remove(key)).map(|bytes| bytes.0))
+    }
+
+    /// A ConfigMap; `None` where there is none.
+    ///
+    /// # Errors
+    /// Those of the API server.
+    pub async fn config_map(&self, name: &str) -> kube::Result<Option<ConfigMap>> {
+        self.api::<ConfigMap>().get_opt(name).await
+    }
+}

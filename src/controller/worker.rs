@@ -1,0 +1,376 @@
+//! Watching the Restores, and running them one after another.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use kube::runtime::{WatchStreamExt, watcher};
+use serde_json::json;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::decide::{Step, decide, phase_of};
+use super::execute::Executor;
+use super::source::{self, Source};
+use super::{deletion, status, validate};
+use crate::model::{Phase, RestoreName};
+use crate::velero::Restore;
+use crate::velero::restore::FINALIZER;
+
+/// Pause before a step that failed is tried again.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
+
+/// How the controller behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Written into Restores that name no timeout for asynchronous operations; a Go duration.
+    pub default_item_operation_timeout: String,
+}
+
+/// The Restores as the watch last showed them, and the queue. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Restores {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    state: Mutex<State>,
+    queued: Notify,
+    synced: watch::Sender<bool>,
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        Self { state: Mutex::default(), queued: Notify::new(), synced: watch::Sender::new(false) }
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    by_name: BTreeMap<String, Arc<Restore>>,
+    /// By creation, then name: the order in which they run.
+    queue: BTreeMap<(Option<Timestamp>, String), ()>,
+    running: Option<String>,
+    /// UIDs that were run here: a stale watch event must not run them again.
+    handled: HashSet<String>,
+}
+
+impl Restores {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The Restore of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Arc<Restore>> {
+        self.state().by_name.get(name).cloned()
+    }
+
+    /// Up to `limit` Restores by name, those after `after`.
+    #[must_use]
+    pub fn list(&self, after: &str, limit: usize) -> Vec<Arc<Restore>> {
+        let bounds = (std::ops::Bound::Excluded(after.to_owned()), std::ops::Bound::Unbounded);
+        self.state().by_name.range(bounds).take(limit).map(|(_, restore)| Arc::clone(restore)).collect()
+    }
+
+    /// Its place in the queue, from 1; `None` when it does not wait.
+    #[must_use]
+    pub fn queue_position(&self, name: &str) -> Option<u32> {
+        let state = self.state();
+        let position = state.queue.keys().position(|(_, queued)| queued == name)?;
+        u32::try_from(position + 1).ok()
+    }
+
+    /// How many wait.
+    #[must_use]
+    pub fn queue_length(&self) -> usize {
+        self.state().queue.len()
+    }
+
+    /// How many run.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        usize::from(self.state().running.is_some())
+    }
+
+    /// Whether the first list is complete; before that an unknown name may still turn up.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        *self.inner.synced.borrow()
+    }
+
+    /// Takes in what a write returned, so that readers see it before the watch tells.
+    pub fn remember(&self, restore: Restore) {
+        let name = restore.name_any();
+        self.state().by_name.insert(name, Arc::new(restore));
+    }
+
+    fn enqueue(&self, restore: &Restore) {
+        let created = restore.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        let mut state = self.state();
+        let uid = restore.metadata.uid.clone().unwrap_or_default();
+        let name = restore.name_any();
+        if state.handled.contains(&uid) || state.running.as_deref() == Some(name.as_str()) {
+            return;
+        }
+        state.queue.insert((created, name), ());
+        drop(state);
+        self.inner.queued.notify_one();
+    }
+
+    fn forget(&self, restore: &Restore) {
+        let name = restore.name_any();
+        let mut state = self.state();
+        state.by_name.remove(&name);
+        state.queue.retain(|(_, queued), ()| *queued != name);
+        if let Some(uid) = &restore.metadata.uid {
+            state.handled.remove(uid);
+        }
+    }
+
+    /// Takes the first of the queue; it counts as running until [`Self::done`].
+    fn next(&self) -> Option<Arc<Restore>> {
+        let mut state = self.state();
+        loop {
+            let ((_, name), ()) = state.queue.pop_first()?;
+            if let Some(restore) = state.by_name.get(&name).cloned() {
+                state.running = Some(name);
+                return Some(restore);
+            }
+        }
+    }
+
+    fn done(&self, restore: &Restore, handled: bool) {
+        let mut state = self.state();
+        state.running = None;
+        if let (true, Some(uid)) = (handled, &restore.metadata.uid) {
+            state.handled.insert(uid.clone());
+        }
+    }
+
+    fn is_running(&self, name: &str) -> bool {
+        self.state().running.as_deref() == Some(name)
+    }
+}
+
+/// Watches and runs Restores until it is told to stop.
+pub struct Controller {
+    /// Runs one restore.
+    pub executor: Executor,
+    /// What is known of all.
+    pub restores: Restores,
+    /// How to behave.
+    pub options: Options,
+}
+
+impl Controller {
+    /// Watches Restores and runs them, until `stop` fires and what runs has come to an item boundary.
+    pub async fn run(self, stop: CancellationToken) {
+        let controller = Arc::new(self);
+        let tasks = TaskTracker::new();
+        let worker = tokio::spawn({
+            let (controller, stop) = (Arc::clone(&controller), stop.clone());
+            async move { controller.work(&stop).await }
+        });
+        let mut events =
+            watcher(controller.executor.records.restores(), watcher::Config::default()).default_backoff().boxed();
+        loop {
+            let event = tokio::select! {
+                event = events.try_next() => event,
+                () = stop.cancelled() => break,
+            };
+            match event {
+                Ok(Some(event)) => controller.observe(event, &tasks, &stop),
+                Ok(None) => break,
+                Err(error) => tracing::warn!(%error, "watching Restores failed; trying again"),
+            }
+        }
+        tasks.close();
+        tasks.wait().await;
+        if let Err(error) = worker.await {
+            tracing::error!(%error, "the restore worker ended unexpectedly");
+        }
+    }
+
+    fn observe(self: &Arc<Self>, event: watcher::Event<Restore>, tasks: &TaskTracker, stop: &CancellationToken) {
+        match event {
+            watcher::Event::Init => {}
+            watcher::Event::InitDone => {
+                self.restores.inner.synced.send_replace(true);
+            }
+            watcher::Event::Delete(restore) => {
+                self.restores.forget(&restore);
+                self.executor.hub.remove(&restore.name_any());
+            }
+            watcher::Event::Apply(restore) | watcher::Event::InitApply(restore) => {
+                self.restores.remember(restore.clone());
+                self.follow(&restore);
+                match decide(&restore) {
+                    Step::Leave => {}
+                    Step::Run | Step::Resume | Step::Finalize => self.restores.enqueue(&restore),
+                    step @ (Step::AddFinalizer | Step::CleanUp) => {
+                        let (controller, stop) = (Arc::clone(self), stop.clone());
+                        tasks.spawn(async move { controller.tend(&restore, step, &stop).await });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Restores that have not ended can be watched from the moment they are seen.
+    fn follow(&self, restore: &Restore) {
+        let ended = phase_of(restore).is_none_or(Phase::is_terminal);
+        if ended || restore.metadata.uid.as_ref().is_some_and(|uid| self.restores.state().handled.contains(uid)) {
+            return;
+        }
+        let name = restore.name_any();
+        if self.executor.hub.get(&name).is_none_or(|known| known.has_ended())
+            && let Ok(name) = name.parse::<RestoreName>()
+            && let Err(error) = self.executor.hub.create(&name)
+        {
+            tracing::debug!(%error, "already followed");
+        }
+    }
+
+    /// Finalizer and deletion: tried until done, beside the queue.
+    async fn tend(&self, restore: &Restore, step: Step, stop: &CancellationToken) {
+        let name = restore.name_any();
+        loop {
+            let tried = match step {
+                Step::AddFinalizer => self.add_finalizer(restore).await,
+                // A running restore is deleted when it has ended.
+                _ if self.restores.is_running(&name) => Err("it is still running".to_owned()),
+                _ => deletion::clean_up(&self.executor.records, &self.executor.stores, restore).await,
+            };
+            match tried {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::warn!(restore = name, error, ?step, "a Restore could not be tended; trying again")
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(RETRY_PAUSE) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    async fn add_finalizer(&self, restore: &Restore) -> Result<(), String> {
+        let mut finalizers = restore.metadata.finalizers.clone().unwrap_or_default();
+        finalizers.push(FINALIZER.to_owned());
+        match self.executor.records.patch(&restore.name_any(), &json!({"metadata": {"finalizers": finalizers}})).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => Err(source::message(&error)),
+        }
+    }
+
+    async fn work(&self, stop: &CancellationToken) {
+        while !stop.is_cancelled() {
+            let Some(restore) = self.restores.next() else {
+                tokio::select! {
+                    () = self.restores.inner.queued.notified() => continue,
+                    () = stop.cancelled() => return,
+                }
+            };
+            let handled = match decide(&restore) {
+                Step::Run => self.start(&restore, stop).await,
+                Step::Resume => self.resume(&restore, stop).await,
+                Step::Finalize => self.finish(&restore, stop).await,
+                // It changed while it was waiting.
+                Step::AddFinalizer | Step::CleanUp | Step::Leave => true,
+            };
+            self.restores.done(&restore, handled);
+            if !handled && !stop.is_cancelled() {
+                tokio::select! {
+                    () = tokio::time::sleep(RETRY_PAUSE) => self.restores.enqueue(&restore),
+                    () = stop.cancelled() => return,
+                }
+            }
+        }
+    }
+
+    /// Validates a new Restore, accepts it and runs it. `false`: the acceptance could not be written; all is repeated.
+    async fn start(&self, restore: &Restore, stop: &CancellationToken) -> bool {
+        let name = restore.name_any();
+        let mut spec = restore.spec.clone();
+        validate::complete(&mut spec, &self.options.default_item_operation_timeout);
+        let validate::Verdict { mut errors, stop: no_source } = validate::validate(&spec);
+        let mut source = None;
+        if !no_source {
+            match source::resolve(&self.executor.records, &mut spec).await {
+                Ok(found) => source = Some(found),
+                Err(found) => errors.extend(found),
+            }
+        }
+        if source.is_some() {
+            errors.extend(source::modifier_errors(&self.executor.records, &spec).await);
+        }
+        let (Some(source), true) = (source, errors.is_empty()) else {
+            tracing::info!(restore = name, ?errors, "the Restore is not valid");
+            let patch = status::failed_validation(&spec, &errors);
+            if let Some(written) = self.executor.records.patch_for_good(&name, &patch, stop).await {
+                self.restores.remember(written);
+            }
+            if let Some(followed) = self.executor.hub.get(&name) {
+                followed.finish(Phase::FailedValidation, None);
+            }
+            return true;
+        };
+        match self.executor.records.patch(&name, &status::in_progress(&spec, Timestamp::now())).await {
+            Ok(accepted) => {
+                self.restores.remember(accepted.clone());
+                self.executor.execute(&accepted, &source, stop).await;
+                true
+            }
+            Err(error) => {
+                tracing::warn!(restore = name, %error, "the Restore could not be accepted; trying again");
+                false
+            }
+        }
+    }
+
+    async fn resume(&self, restore: &Restore, stop: &CancellationToken) -> bool {
+        let name = restore.name_any();
+        tracing::info!(restore = name, "found in progress; taking it up again");
+        match source::fetch(&self.executor.records, &restore.spec.backup_name).await {
+            Ok(source) => {
+                self.executor.execute(restore, &source, stop).await;
+                true
+            }
+            Err(error) => {
+                tracing::warn!(restore = name, error, "the backup of a running restore cannot be read; trying again");
+                false
+            }
+        }
+    }
+
+    async fn finish(&self, restore: &Restore, stop: &CancellationToken) -> bool {
+        match source::fetch(&self.executor.records, &restore.spec.backup_name).await {
+            Ok(source) => self.wrap_up(restore, &source, stop).await,
+            Err(error) => {
+                tracing::warn!(
+                    restore = restore.name_any(),
+                    error,
+                    "the backup of a finalizing restore cannot be read; trying again"
+                );
+                false
+            }
+        }
+    }
+
+    async fn wrap_up(&self, restore: &Restore, source: &Source, stop: &CancellationToken) -> bool {
+        match self.executor.finalize_again(restore, source, stop).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(restore = restore.name_any(), error, "a restore could not be finalized; trying again");
+                false
+            }
+        }
+    }
+}

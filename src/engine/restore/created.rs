@@ -1,0 +1,142 @@
+//! Creating an object, and what follows a successful create (restore-semantics 5.9 and 5.11).
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Run;
+use super::item::{End, Item};
+use crate::engine::ports::ApiError;
+use crate::engine::retry::{Attempts, Backoff, retrying};
+use crate::model::{Reason, Target, label};
+
+/// Tries of a status write that meets a newer object, and the pause between them (restore-semantics 5.11.1).
+const STATUS_TRIES: u32 = 5;
+const STATUS_PAUSE: Duration = Duration::from_millis(10);
+
+/// Annotation that overrides whether the status of an object is restored.
+const RESTORE_STATUS: &str = "/metadata/annotations/velero.io~1restore-status";
+
+impl Run {
+    /// Creates the object; where one is there already, compares and settles with that.
+    pub(super) async fn create_or_reconcile(
+        &self,
+        item: &mut Item,
+        target: &Target,
+        object: Value,
+        status: Option<Value>,
+    ) -> End {
+        let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let mut attempts = Attempts::default();
+        let answer = retrying(Backoff::default(), &mut attempts, || self.cluster.create(target, &object)).await;
+        item.attempts.0 += attempts.0;
+        let refusal = match answer {
+            Ok(created) => return self.complete(item, target, &object, created, status).await,
+            Err(error) => error,
+        };
+        // Whatever refused the create: if the object is there, it exists (restore-semantics 5.9 step 5). An admission
+        // policy that refuses a create may well let the object of that name stand.
+        let mut lookups = Attempts::default();
+        let live = retrying(Backoff::default(), &mut lookups, || self.cluster.get(target, &name)).await;
+        match live {
+            // A create that was tried more than once may have succeeded without an answer the first time.
+            Ok(Some(live)) if attempts.0 > 1 && self.is_ours(&live) => {
+                self.complete(item, target, &object, live, status).await
+            }
+            Ok(Some(live)) => self.reconcile(item, target, object, live).await,
+            Err(error) if already_there(&refusal) => {
+                item.warn(self, error.typed_reason(), error.to_string());
+                End::Nothing(error.typed_reason())
+            }
+            Ok(None) | Err(_) => {
+                let reason = refusal.typed_reason();
+                item.error(self, reason, format!("error restoring {}: {refusal}", item.display(&name)));
+                End::Nothing(reason)
+            }
+        }
+    }
+
+    /// Whether this very restore made the object.
+    fn is_ours(&self, live: &Value) -> bool {
+        let pointer = format!("/metadata/labels/{}", label::RESTORE_NAME.replace('/', "~1"));
+        live.pointer(&pointer).and_then(Value::as_str) == Some(&*label::valid_name(&self.job.restore_name))
+    }
+
+    /// Status, managedFields: what a create does not carry. CustomResourceDefinitions are waited for elsewhere.
+    async fn complete(
+        &self,
+        item: &mut Item,
+        target: &Target,
+        object: &Value,
+        created: Value,
+        status: Option<Value>,
+    ) -> End {
+        let name = created.pointer("/metadata/name").and_then(Value::as_str).map(str::to_owned);
+        if self.wants_status(item, object)
+            && let Some(status) = status
+        {
+            self.restore_status(item, target, object, &created, status).await;
+        }
+        self.restore_managed_fields(item, target, object).await;
+        End::Created(name)
+    }
+
+    fn wants_status(&self, item: &Item, object: &Value) -> bool {
+        let asked = object.pointer(RESTORE_STATUS).and_then(Value::as_str).map(|text| text.trim().to_lowercase());
+        match asked.as_deref() {
+            Some("true") => true,
+            Some("false") => false,
+            _ => self.status.as_ref().is_some_and(|filter| filter.should_include(item.wanted.group_resource.as_str())),
+        }
+    }
+
+    /// PUTs the backed-up status; on conflict with what the object has become meanwhile, tries again.
+    async fn restore_status(&self, item: &mut Item, target: &Target, object: &Value, created: &Value, status: Value) {
+        let name = item.key.name.to_string();
+        let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or(&name).to_owned();
+        let mut wanted = object.clone();
+        wanted["status"] = status;
+        wanted["metadata"]["resourceVersion"] = created["metadata"]["resourceVersion"].clone();
+        // A conflict is settled here, with a newer resourceVersion; sending the same again would not help.
+        let backoff = Backoff { conflicts: false, ..Backoff::default() };
+        for tried in 1..=STATUS_TRIES {
+            let answer =
+                retrying(backoff, &mut item.attempts, || self.cluster.replace_status(target, &name, &wanted)).await;
+            let error = match answer {
+                Ok(_) => return,
+                Err(error) => error,
+            };
+            let newer = match self.cluster.get(target, &name).await {
+                Ok(Some(live)) if error.is_conflict() && tried < STATUS_TRIES => live,
+                _ => {
+                    item.warn(self, error.typed_reason(), error.to_string());
+                    return;
+                }
+            };
+            wanted["metadata"]["resourceVersion"] = newer["metadata"]["resourceVersion"].clone();
+            tokio::time::sleep(STATUS_PAUSE).await;
+        }
+    }
+
+    /// Puts back the recorded field managers. A backup without them asks for no change, so no request is sent.
+    async fn restore_managed_fields(&self, item: &mut Item, target: &Target, object: &Value) {
+        let Some(fields) = object.pointer("/metadata/managedFields").filter(|fields| fields.is_array()) else { return };
+        let patch = json!({"metadata": {"managedFields": fields}});
+        let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        let answer =
+            retrying(Backoff::default(), &mut item.attempts, || self.cluster.merge_patch(target, name, &patch)).await;
+        match answer {
+            Ok(_) => {}
+            Err(error) if error.is_not_found() => item.warn(self, Reason::NotFound, error.to_string()),
+            Err(error) => item.error(self, error.typed_reason(), error.to_string()),
+        }
+    }
+}
+
+/// The object of this name is what refused the create (restore-semantics 5.9 step 3): the reason says so, or every
+/// cause is a port that another Service's namesake holds.
+fn already_there(refusal: &ApiError) -> bool {
+    let port_taken = "provided port is already allocated";
+    refusal.is_already_exists()
+        || (!refusal.causes.is_empty() && refusal.causes.iter().all(|cause| cause.contains(port_taken)))
+}

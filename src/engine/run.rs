@@ -1,0 +1,134 @@
+//! One restore from begin to end: plan, then tier by tier.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::actions;
+use super::collect::{self, Collected};
+use super::discovery::Discovery;
+use super::events::{Event, Events, Finished, KnownItem, LogLevel, VeleroCount};
+use super::job::Job;
+use super::plan::{LeftOut, Plan, PlannedItem, Tier};
+use super::ports::{ApiError, Cluster};
+use super::restore::{Parts, Run};
+use crate::archive::{Archive, EntryId};
+use crate::model::{GroupResource, ItemId, ItemKey, Origin, Outcome, Reason, Results, Stage};
+
+/// What a run of the engine came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Warnings and errors by bucket.
+    pub results: Results,
+    /// What was done, as the resource-list file has it (restore-semantics 6.5).
+    pub resource_list: BTreeMap<String, Vec<String>>,
+    /// How many items entered the map of restored items: Velero's final `totalItems` and `itemsRestored`.
+    pub restored: usize,
+    /// Whether the run was stopped before its end.
+    pub cancelled: bool,
+    /// Whether anything was planned at all; an early end writes no progress.
+    pub planned: bool,
+}
+
+/// The plan of a restore, and the filters it was made by.
+#[must_use]
+pub fn plan(job: &Job, archive: &Archive, discovery: &Discovery) -> Collected {
+    let input = collect::CollectInput { archive, spec: &job.spec, discovery, priorities: &job.settings.priorities };
+    collect::collect(&input)
+}
+
+/// Restores the archive into the cluster, and tells what it does through `events`.
+///
+/// A damaged archive, a bad selector or a broken item are findings in the report and not errors: the restore
+/// then ends `PartiallyFailed`.
+///
+/// # Errors
+/// Only when the API server cannot be asked what it serves, before anything was written.
+///
+/// # Cancellation
+/// When `stop` fires, items in flight are finished and all others are reported as skipped.
+pub async fn run(
+    job: Arc<Job>,
+    archive: Arc<Archive>,
+    cluster: Arc<dyn Cluster>,
+    events: Arc<dyn Events>,
+    stop: CancellationToken,
+) -> Result<Report, ApiError> {
+    let discovery = cluster.discovery(true).await?;
+    let Collected { plan, filters } = plan(&job, &archive, &discovery);
+    let mut report = Report::default();
+    for (finding, reason) in &plan.findings {
+        report.results.add(finding.clone());
+        events.emit(Event::Finding(finding.clone(), *reason));
+    }
+    // An early end: a selector or wildcard that is not valid, or nothing to restore. No progress is written then.
+    let (Some(filters), true) = (filters, archive.has_resources_directory()) else { return Ok(report) };
+    let (items, entries) = known_items(&plan);
+    let total = items.len();
+    events.emit(Event::Planned(items));
+    report_left_out(&plan.left_out, total, &*events);
+    events.emit(Event::Log(LogLevel::Info, format!("{total} items will be restored from backup {}", job.backup_name)));
+
+    let lookup = actions::Lookup::read(Arc::clone(&cluster), &job.velero_namespace).await;
+    let parts = Parts { job, archive, cluster, events, filters, discovery, lookup, stop };
+    let events = Arc::clone(&parts.events);
+    // Numbers of left-out items follow the planned ones; added items come after both.
+    let run = Arc::new(Run::new(parts, &entries, total + plan.left_out.len()));
+    let mut stage = Stage::Collecting;
+    for tier in &plan.tiers {
+        if tier.stage != stage {
+            if stage == Stage::CustomResourceDefinitions && run.changed_anything() {
+                run.refresh_discovery().await;
+            }
+            stage = tier.stage;
+            events.emit(Event::Stage(stage));
+        }
+        run.restore_tier(tier).await;
+    }
+    run.ensure_namespaces_of_completed(&plan.left_out).await;
+    let restored = run.into_report();
+    report.results.append(restored.results);
+    Ok(Report {
+        results: report.results,
+        resource_list: restored.resource_list,
+        restored: restored.restored,
+        cancelled: restored.cancelled,
+        planned: true,
+    })
+}
+
+/// The planned items with their numbers. Namespaces are not among them: those that must be created join as they
+/// are, and those that exist are nobody's work (restore-semantics 5.1 step 3).
+fn known_items(plan: &Plan) -> (Vec<KnownItem>, Vec<EntryId>) {
+    let is_items = |tier: &&Tier| tier.group_resource != "namespaces";
+    let all = plan.tiers.iter().filter(is_items).flat_map(|tier| tier.items.iter().map(move |item| (tier, item)));
+    (0_u32..)
+        .zip(all)
+        .map(|(number, (tier, item))| (known(ItemId(number), &tier.group_resource, item, tier.stage), item.entry))
+        .unzip()
+}
+
+fn known(id: ItemId, group_resource: &GroupResource, item: &PlannedItem, stage: Stage) -> KnownItem {
+    let key = ItemKey::new(&item.api_version, &item.kind, &item.target_namespace, &item.name);
+    KnownItem { id, group_resource: group_resource.clone(), key, stage, origin: Origin::Planned }
+}
+
+/// Items that are left out have an outcome from the start.
+fn report_left_out(left_out: &[LeftOut], total: usize, events: &dyn Events) {
+    let first = u32::try_from(total).unwrap_or(u32::MAX);
+    for (number, left) in (first..).zip(left_out) {
+        let id = ItemId(number);
+        events.emit(Event::Added(known(id, &left.group_resource, &left.item, Stage::Items)));
+        let outcome = if left.reason == Reason::Archive { Outcome::Failed } else { Outcome::Skipped };
+        events.emit(Event::Finished(Finished {
+            id,
+            outcome,
+            reason: Some(left.reason),
+            message: Some(left.message.clone()),
+            attempts: 0,
+            duration: std::time::Duration::ZERO,
+            velero: VeleroCount::Dropped,
+        }));
+    }
+}
