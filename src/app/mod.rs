@@ -208,6 +208,8 @@ impl Running {
         let mut server = self.server;
         let mut controller = self.controller;
         let early = tokio::select! {
+            // Told to stop, the parts end as well; that is no surprise then.
+            biased;
             () = self.stop.cancelled() => None,
             ended = &mut server => Some(format!("the server ended unexpectedly: {ended:?}")),
             ended = &mut controller => Some(format!("the controller ended unexpectedly: {ended:?}")),

@@ -13,7 +13,7 @@ use crate::velero::restore::FINALIZER;
 ///
 /// # Errors
 /// A message; the caller tries again later.
-pub async fn clean_up(records: &Records, stores: &Stores, restore: &Restore) -> Result<(), String> {
+pub(super) async fn clean_up(records: &Records, stores: &Stores, restore: &Restore) -> Result<(), String> {
     let name = restore.metadata.name.as_deref().unwrap_or_default();
     if !restore.spec.backup_name.is_empty() {
         remove_files(records, stores, restore, name).await?;

@@ -16,21 +16,21 @@ use crate::progress::RestoreProgress;
 use crate::velero::Restore;
 
 /// A restore whose items are done.
-pub struct Finalizing<'a> {
+pub(super) struct Finalizing<'a> {
     /// The Restore.
-    pub restore: &'a Restore,
+    pub(super) restore: &'a Restore,
     /// Its backup and location.
-    pub source: &'a Source,
+    pub(super) source: &'a Source,
     /// Its specification.
-    pub spec: &'a RestoreSpec,
+    pub(super) spec: &'a RestoreSpec,
     /// What was done to which item.
-    pub resource_list: &'a BTreeMap<String, Vec<String>>,
+    pub(super) resource_list: &'a BTreeMap<String, Vec<String>>,
     /// Where its files are.
-    pub location: &'a OpenLocation,
+    pub(super) location: &'a OpenLocation,
 }
 
 /// Wraps up, adds late findings to the uploaded results, and writes the terminal phase.
-pub async fn finalize(
+pub(super) async fn finalize(
     executor: &Executor,
     finalizing: &Finalizing<'_>,
     mut results: Results,

@@ -10,6 +10,9 @@ use crate::velero::volume_info::RestoreVolumeInfo;
 /// None of these is restored yet (such volumes are errors that say so, or are provisioned empty), so there is no
 /// entry; Velero writes an empty list in the same case.
 #[allow(clippy::unused_async, reason = "it will ask the cluster for claims and volumes")]
-pub async fn collect(_cluster: &dyn Cluster, _resource_list: &BTreeMap<String, Vec<String>>) -> Vec<RestoreVolumeInfo> {
+pub(super) async fn collect(
+    _cluster: &dyn Cluster,
+    _resource_list: &BTreeMap<String, Vec<String>>,
+) -> Vec<RestoreVolumeInfo> {
     Vec::new()
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{BUILT_IN, Context, Error, Input, Lookup, Output};
 use crate::engine::discovery::Discovery;
-use crate::engine::ports::{ApiError, ApiErrorKind, Cluster};
+use crate::engine::ports::{ApiError, ApiErrorKind, Change, Cluster};
 use crate::model::{RestoreSpec, Target};
 
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -101,7 +101,7 @@ impl Cluster for FakeCluster {
         Err(ApiError::status(405, "MethodNotAllowed", "no action writes a status"))
     }
 
-    fn watch<'a>(&'a self, _target: &Target, _name: &str) -> BoxStream<'a, Result<Option<Value>, ApiError>> {
+    fn watch<'a>(&'a self, _target: &Target, _name: Option<&str>) -> BoxStream<'a, Result<Change, ApiError>> {
         stream::empty().boxed()
     }
 }

@@ -281,9 +281,12 @@ impl ControlPlane {
     pub(crate) async fn config(&self, token: &str) -> kube::Config {
         let kubeconfig: Kubeconfig =
             serde_json::from_value(kubeconfig(&self.url, &self.ca, token)).expect("a kubeconfig just made");
-        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
             .await
-            .expect("a configuration from the kubeconfig just made")
+            .expect("a configuration from the kubeconfig just made");
+        // A test wants to see the server's answer, and an API service that is away answers 503 for good.
+        config.default_retry = false;
+        config
     }
 
     /// The administrator's kubeconfig file, for programs that want `KUBECONFIG`.
