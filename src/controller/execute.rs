@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::finalize;
 use super::records::Records;
-use super::source::{Source, message};
+use super::source::{Source, message, modifiers};
 use super::stores::{OpenLocation, Stores};
 use super::{convert, status, upload};
 use crate::archive::{self, Archive, NameCheck, ReadOptions};
@@ -19,10 +19,10 @@ use crate::engine::collect::needs_labels;
 use crate::engine::events::{Event, Events, LogLevel};
 use crate::engine::ports::Cluster;
 use crate::engine::{self, Job, Report, Settings};
-use crate::model::{Bucket, Finding, Phase, Reason, RestoreName, Severity, Stage, error_chain};
+use crate::model::{Bucket, Finding, Phase, Progress, Reason, RestoreName, Severity, Stage, error_chain};
 use crate::progress::{Hub, RestoreProgress};
 use crate::storage::files;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, RestoreEvent};
 use crate::velero::{Restore, RestoreSpec};
 
 /// Chunks of the tarball between download and decompression: at a few hundred kilobytes each they keep both busy
@@ -65,6 +65,7 @@ impl Executor {
         }
         followed.set_phase(Phase::InProgress);
         followed.emit(Event::Stage(Stage::Collecting));
+        let begun = std::time::Instant::now();
         match self.run(restore, source, &followed, stop).await {
             Ok(Some(outcome)) => self.conclude(name, restore, source, &followed, outcome, stop).await,
             Ok(None) => tracing::info!(
@@ -78,6 +79,14 @@ impl Executor {
                 followed.finish(Phase::Failed, Some(reason));
             }
         }
+        self.count(restore, &followed.latest(), begun.elapsed());
+    }
+
+    /// Counts a restore that has ended.
+    fn count(&self, restore: &Restore, progress: &Progress, took: std::time::Duration) {
+        let Some(event) = RestoreEvent::of_end(progress.phase) else { return };
+        self.metrics.restore(event, &restore.spec.schedule_name);
+        self.metrics.restore_took(progress.phase, took);
     }
 
     /// Finalizes a restore whose items were done by a process that has ended.
@@ -102,8 +111,7 @@ impl Executor {
             .unwrap_or_default();
         followed.emit(Event::Stage(Stage::Finalizing));
         let spec = convert::restore_spec(&restore.spec);
-        let finalizing =
-            finalize::Finalizing { restore, source, spec: &spec, resource_list: &list, location: &location };
+        let finalizing = finalize::Finalizing { restore, location: &location };
         finalize::finalize(self, &finalizing, results, &followed, stop).await;
         Ok(())
     }
@@ -149,7 +157,8 @@ impl Executor {
             (stop_writing, tokio::spawn(task))
         };
         let job = Arc::new(job);
-        let events: Arc<dyn Events> = Arc::clone(followed) as Arc<dyn Events>;
+        let events: Arc<dyn Events> =
+            Arc::new(Counting { followed: Arc::clone(followed), metrics: self.metrics.clone() });
         let report =
             engine::run(Arc::clone(&job), Arc::new(archive), Arc::clone(&self.cluster), events, stop.clone()).await;
         writer.0.cancel();
@@ -189,7 +198,9 @@ impl Executor {
             let text = |pointer: &str| snapshot.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
             text("/metadata/namespace").zip(text("/spec/source/persistentVolumeClaimName"))
         });
+        let modifiers = modifiers(&self.records, spec).await.map_err(Fatal)?;
         Ok(Job {
+            modifiers: modifiers.map(Arc::new),
             restore_name: restore.metadata.name.clone().unwrap_or_default(),
             restore_uid: restore.metadata.uid.clone().unwrap_or_default(),
             velero_namespace: self.records.namespace().to_owned(),
@@ -215,7 +226,7 @@ impl Executor {
             location.store.stream(&key).await.map_err(|error| archive::Error::Source(io::Error::other(error)))?;
         let (chunks, received) = mpsc::channel(DOWNLOAD_CHUNKS);
         let options = ReadOptions {
-            limits: self.limits.clone(),
+            limits: self.limits,
             keep_labels: needs_labels(&job.spec),
             // Velero restores an item under the name inside it, whatever its file is called.
             names: NameCheck::Report,
@@ -269,13 +280,7 @@ impl Executor {
         self.records.patch_for_good(name, &status::finalizing(warnings, errors), stop).await;
         let phase = if errors > 0 { Phase::FinalizingPartiallyFailed } else { Phase::Finalizing };
         followed.set_phase(phase);
-        let finalizing = finalize::Finalizing {
-            restore,
-            source,
-            spec: &job.spec,
-            resource_list: &report.resource_list,
-            location: &location,
-        };
+        let finalizing = finalize::Finalizing { restore, location: &location };
         finalize::finalize(self, &finalizing, results, followed, stop).await;
     }
 }
@@ -285,6 +290,21 @@ struct Outcome {
     location: OpenLocation,
     job: Job,
     report: Report,
+}
+
+/// Counts finished items on their way to the progress.
+struct Counting {
+    followed: Arc<RestoreProgress>,
+    metrics: Metrics,
+}
+
+impl Events for Counting {
+    fn emit(&self, event: Event) {
+        if let Event::Finished(finished) = &event {
+            self.metrics.item(finished.outcome);
+        }
+        self.followed.emit(event);
+    }
 }
 
 /// The download as a blocking reader.

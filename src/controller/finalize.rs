@@ -1,17 +1,15 @@
 //! The finalizing phases: what is done when all items have an outcome (restore-semantics 5.14).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::execute::Executor;
-use super::source::Source;
 use super::stores::OpenLocation;
 use super::{status, upload};
 use crate::engine::events::{Event, Events};
-use crate::model::{Bucket, Finding, Phase, Reason, RestoreSpec, Results, Severity, Target, label};
+use crate::model::{Bucket, Finding, Phase, Reason, Results, Severity, Target, label};
 use crate::progress::RestoreProgress;
 use crate::velero::Restore;
 
@@ -19,12 +17,6 @@ use crate::velero::Restore;
 pub(super) struct Finalizing<'a> {
     /// The Restore.
     pub(super) restore: &'a Restore,
-    /// Its backup and location.
-    pub(super) source: &'a Source,
-    /// Its specification.
-    pub(super) spec: &'a RestoreSpec,
-    /// What was done to which item.
-    pub(super) resource_list: &'a BTreeMap<String, Vec<String>>,
     /// Where its files are.
     pub(super) location: &'a OpenLocation,
 }

@@ -1,6 +1,7 @@
 //! Where a restore comes from: schedule, backup and location (restore-semantics 1.4, rules 9 to 13, and 1.5).
 
 use super::records::Records;
+use crate::engine::modifiers::Modifiers;
 use crate::model::label;
 use crate::velero::{Backup, BackupStorageLocation, RestoreSpec};
 
@@ -84,19 +85,22 @@ async fn newest_completed(records: &Records, schedule: &str) -> Result<String, V
     })
 }
 
-/// Rule 13: the resource modifiers are there and can be read. An empty list is no error.
-pub async fn modifier_errors(records: &Records, spec: &RestoreSpec) -> Vec<String> {
-    let Some(reference) = &spec.resource_modifier else { return Vec::new() };
+/// The resource modifiers that a Restore refers to (rule 13); `None` where it refers to none.
+///
+/// # Errors
+/// The message for `status.validationErrors`: they are not there, or cannot be read.
+pub async fn modifiers(records: &Records, spec: &RestoreSpec) -> Result<Option<Modifiers>, String> {
+    let Some(reference) = &spec.resource_modifier else { return Ok(None) };
     if !reference.kind.eq_ignore_ascii_case("configmap") {
-        return Vec::new();
+        return Ok(None);
     }
     let what = format!("{}/{}", records.namespace(), reference.name);
-    match records.config_map(&reference.name).await {
-        Ok(Some(_)) => {
-            vec![format!(
-                "resource modifiers (configmap {what}) are not supported by this version of Reprise: restore with Velero, or without them"
-            )]
-        }
-        Ok(None) | Err(_) => vec![format!("failed to get resource modifiers configmap {what}")],
-    }
+    let Ok(Some(config_map)) = records.config_map(&reference.name).await else {
+        return Err(format!("failed to get resource modifiers configmap {what}"));
+    };
+    let config_map = serde_json::to_value(&config_map).map_err(|error| error.to_string())?;
+    let modifiers = Modifiers::from_config_map(&config_map);
+    modifiers
+        .map(Some)
+        .map_err(|error| format!("Error in parsing resource modifiers provided in configmap {what}: {error}"))
 }

@@ -18,6 +18,7 @@ use super::execute::Executor;
 use super::source::{self, Source};
 use super::{deletion, status, validate};
 use crate::model::{Phase, RestoreName};
+use crate::telemetry::metrics::RestoreEvent;
 use crate::velero::Restore;
 use crate::velero::restore::FINALIZER;
 
@@ -86,16 +87,11 @@ impl Restores {
         u32::try_from(position + 1).ok()
     }
 
-    /// How many wait.
+    /// How many there are, how many run, and how many wait.
     #[must_use]
-    pub fn queue_length(&self) -> usize {
-        self.state().queue.len()
-    }
-
-    /// How many run.
-    #[must_use]
-    pub fn running(&self) -> usize {
-        usize::from(self.state().running.is_some())
+    pub fn counts(&self) -> (usize, usize, usize) {
+        let state = self.state();
+        (state.by_name.len(), usize::from(state.running.is_some()), state.queue.len())
     }
 
     /// Whether the first list is complete; before that an unknown name may still turn up.
@@ -198,6 +194,11 @@ impl Controller {
     }
 
     fn observe(self: &Arc<Self>, event: watcher::Event<Restore>, tasks: &TaskTracker, stop: &CancellationToken) {
+        self.take_in(event, tasks, stop);
+        self.count();
+    }
+
+    fn take_in(self: &Arc<Self>, event: watcher::Event<Restore>, tasks: &TaskTracker, stop: &CancellationToken) {
         match event {
             watcher::Event::Init => {}
             watcher::Event::InitDone => {
@@ -220,6 +221,13 @@ impl Controller {
                 }
             }
         }
+    }
+
+    /// Tells the metrics how many there are, run and wait.
+    fn count(&self) {
+        let (known, running, queued) = self.restores.counts();
+        self.executor.metrics.set_restores(known);
+        self.executor.metrics.set_active(running, queued);
     }
 
     /// Restores that have not ended can be watched from the moment they are seen.
@@ -286,6 +294,7 @@ impl Controller {
                 Step::AddFinalizer | Step::CleanUp | Step::Leave => true,
             };
             self.restores.done(&restore, handled);
+            self.count();
             if !handled && !stop.is_cancelled() {
                 tokio::select! {
                     () = tokio::time::sleep(RETRY_PAUSE) => self.restores.enqueue(&restore),
@@ -309,7 +318,7 @@ impl Controller {
             }
         }
         if source.is_some() {
-            errors.extend(source::modifier_errors(&self.executor.records, &spec).await);
+            errors.extend(source::modifiers(&self.executor.records, &spec).await.err());
         }
         let (Some(source), true) = (source, errors.is_empty()) else {
             tracing::info!(restore = name, ?errors, "the Restore is not valid");
@@ -317,6 +326,8 @@ impl Controller {
             if let Some(written) = self.executor.records.patch_for_good(&name, &patch, stop).await {
                 self.restores.remember(written);
             }
+            self.executor.metrics.restore(RestoreEvent::Attempt, &spec.schedule_name);
+            self.executor.metrics.restore(RestoreEvent::ValidationFailed, &spec.schedule_name);
             if let Some(followed) = self.executor.hub.get(&name) {
                 followed.finish(Phase::FailedValidation, None);
             }
@@ -324,6 +335,7 @@ impl Controller {
         };
         match self.executor.records.patch(&name, &status::in_progress(&spec, Timestamp::now())).await {
             Ok(accepted) => {
+                self.executor.metrics.restore(RestoreEvent::Attempt, &spec.schedule_name);
                 self.restores.remember(accepted.clone());
                 self.executor.execute(&accepted, &source, stop).await;
                 true

@@ -1,11 +1,13 @@
 //! What one run of the engine is given.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::collect::Priorities;
+use super::modifiers::Modifiers;
 use crate::model::RestoreSpec;
 
 /// One restore, as the engine takes it.
@@ -27,6 +29,8 @@ pub struct Job {
     pub spec: RestoreSpec,
     /// How the backup kept its volumes.
     pub volumes: BackupVolumes,
+    /// Patches to apply to items before they are created.
+    pub modifiers: Option<Arc<Modifiers>>,
     /// Limits and waits.
     pub settings: Settings,
 }

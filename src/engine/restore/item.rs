@@ -80,9 +80,14 @@ impl Item {
 
     /// Records a warning or error in this item's bucket.
     pub(super) fn find(&mut self, run: &Run, severity: Severity, reason: Reason, message: String) {
+        self.find_in(run, severity, self.bucket(), reason, message);
+    }
+
+    /// Records a warning or error of this item in another bucket.
+    pub(super) fn find_in(&mut self, run: &Run, severity: Severity, bucket: Bucket, reason: Reason, message: String) {
         self.findings += 1;
         self.first.get_or_insert_with(|| (reason, message.clone()));
-        run.find(severity, self.bucket(), reason, message);
+        run.find(severity, bucket, reason, message);
     }
 
     pub(super) fn warn(&mut self, run: &Run, reason: Reason, message: String) {
@@ -230,11 +235,13 @@ impl Run {
             Ok(object) => object,
             Err(end) => return end,
         };
-        let mut object = object;
-        if let Err(error) = self.place(item, &mut object) {
-            item.error(self, Reason::Invalid, error.to_string());
-            return End::Nothing(Reason::Invalid);
-        }
+        let object = match self.place(item, object) {
+            Ok(object) => object,
+            Err(error) => {
+                item.error(self, Reason::Invalid, error.to_string());
+                return End::Nothing(Reason::Invalid);
+            }
+        };
         let target = match self.target_of(item, &object, &backed_up) {
             Ok(target) => target,
             Err(message) => {
@@ -245,15 +252,27 @@ impl Run {
         self.create_or_reconcile(item, &target, object, status).await
     }
 
-    /// The claim's volume, the target namespace and the restore labels (restore-semantics 5.6 and 5.8).
-    fn place(&self, item: &Item, object: &mut Value) -> Result<(), actions::Error> {
+    /// The claim's volume, the resource modifiers, the target namespace and the restore labels (restore-semantics 5.6
+    /// to 5.8). A modifier that fails is an error, and the item is still created.
+    fn place(&self, item: &mut Item, mut object: Value) -> Result<Value, actions::Error> {
         if item.wanted.group_resource == "persistentvolumeclaims" {
-            self.fix_claim(object)?;
+            self.fix_claim(&mut object)?;
+        }
+        if let Some(modifiers) = &self.job.modifiers {
+            let modified = modifiers.apply(object, &item.wanted.group_resource);
+            for note in modified.notes {
+                self.info(format!("{}: {note}", item.display(&item.key.name)));
+            }
+            for error in modified.errors {
+                item.error(self, Reason::ResourceModifier, error.to_string());
+            }
+            object = modified.item;
         }
         if !item.wanted.target_namespace.is_empty() {
-            strip::set_namespace(object, &item.wanted.target_namespace)?;
+            strip::set_namespace(&mut object, &item.wanted.target_namespace)?;
         }
-        strip::set_restore_labels(object, &self.job.backup_name, &self.job.restore_name)
+        strip::set_restore_labels(&mut object, &self.job.backup_name, &self.job.restore_name)?;
+        Ok(object)
     }
 
     /// Runs the item actions one after the other, each followed by the additional items it wants

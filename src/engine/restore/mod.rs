@@ -264,7 +264,8 @@ impl Run {
             backup_storage_location: &job.backup_storage_location,
             snapshot_move_data: job.snapshot_move_data,
             csi: job.csi(),
-            pod_volume_backups: &job.volumes.pod_volume_backups,
+            // No PodVolumeRestores are made, and a pod that waits for them would wait for ever.
+            pod_volume_backups: &[],
             lookup: &self.lookup,
         }
     }

@@ -24,22 +24,67 @@ pub(super) struct Knowing {
 
 /// What is excused.
 #[derive(Debug, Clone, Copy)]
-#[allow(dead_code, reason = "the variants wait for the first entry")]
+#[allow(dead_code, reason = "a variant may have no entry for a while")]
 pub(super) enum Excuse {
     /// For each of these items (as `(v1/ConfigMap, namespace/name)`, the way the resource list writes them) Velero warns that
     /// it "already exists" and lists it as failed, where the engine finds it unchanged: no warning, listed as skipped.
     UnchangedIsNoWarning(&'static [(&'static str, &'static str)]),
+    /// The Restore takes nothing, where Velero takes everything: its outcome is that of no items, and what it would have
+    /// created, in namespaces named after it, is not there. The only excuse that reaches into the cluster: which objects are
+    /// restored is just what this difference is about.
+    NothingSelected,
     /// Lines of difference that begin so, e.g. `status c01-a.hookStatus`. Not for objects and managed fields.
     Lines(&'static str),
 }
 
 /// The table.
-pub(super) const KNOWING: &[Knowing] = &[];
+pub(super) const KNOWING: &[Knowing] = &[
+    unchanged(
+        "06",
+        "c06-none",
+        &[
+            ("v1/ConfigMap", "c06-app/same"),
+            ("apps/v1/Deployment", "c06-app/web"),
+            ("v1/PersistentVolumeClaim", "c06-app/data"),
+        ],
+    ),
+    unchanged(
+        "06",
+        "c06-unset",
+        &[
+            ("v1/ConfigMap", "c06-app/same"),
+            ("apps/v1/Deployment", "c06-app/web"),
+            ("v1/PersistentVolumeClaim", "c06-app/data"),
+        ],
+    ),
+    unchanged("10", "c10-restore", &[("scheduling.k8s.io/v1/PriorityClass", "system-cluster-critical")]),
+    unchanged("11", "c11-again", &[("v1/Service", "c11-app/external-name"), ("v1/Service", "c11-app/headless")]),
+    unchanged("19", "c19-unset-all", &[("apiextensions.k8s.io/v1/CustomResourceDefinition", "zones.c19.example.com")]),
+    nothing_selected("c18-no-match"),
+    nothing_selected("c18-no-match-excl"),
+];
+
+const fn unchanged(
+    case: &'static str,
+    restore: &'static str,
+    items: &'static [(&'static str, &'static str)],
+) -> Knowing {
+    let excuse = Excuse::UnchangedIsNoWarning(items);
+    Knowing { entry: "comparison-ignores-managed-fields", case, restore, excuse }
+}
+
+const fn nothing_selected(restore: &'static str) -> Knowing {
+    Knowing { entry: "namespace-wildcard-without-match", case: "18", restore, excuse: Excuse::NothingSelected }
+}
 
 /// Changes what Velero did into what it would have done with the chosen difference, where the engine shows exactly that.
 /// Returns what was excused.
 pub(super) fn adapt(knowing: &Knowing, want: &mut Seen, got: &Seen) -> Vec<String> {
-    let Excuse::UnchangedIsNoWarning(listed) = knowing.excuse else { return vec![] };
+    let listed = match knowing.excuse {
+        Excuse::UnchangedIsNoWarning(listed) => listed,
+        Excuse::NothingSelected => return select_nothing(knowing, want, got),
+        Excuse::Lines(_) => return vec![],
+    };
     let mut excused = vec![];
     for (kind, item) in listed {
         let (failed, skipped) = (json!(format!("{item}(failed)")), json!(format!("{item}(skipped)")));
@@ -73,11 +118,40 @@ pub(super) fn adapt(knowing: &Knowing, want: &mut Seen, got: &Seen) -> Vec<Strin
     excused
 }
 
+/// Velero's outcome without the items it took, where the engine took none.
+fn select_nothing(knowing: &Knowing, want: &mut Seen, got: &Seen) -> Vec<String> {
+    let restore = knowing.restore;
+    let took_nothing = got.resource_lists[restore].as_object().is_some_and(serde_json::Map::is_empty);
+    if !took_nothing {
+        return vec![];
+    }
+    want.status[restore]["progress"] = json!({});
+    // Namespaces of other Restores of the case may begin with the same text, so the items that Velero lists are meant.
+    let mut gone = vec![];
+    for (kind, entries) in want.resource_lists[restore].as_object().into_iter().flatten() {
+        for entry in items(entries).filter_map(Value::as_str) {
+            let path = entry.split('(').next().unwrap_or(entry);
+            gone.push((kind.rsplit('/').next().unwrap_or(kind).to_lowercase(), path.to_owned()));
+        }
+    }
+    want.resource_lists[restore] = json!({});
+    let is_gone = |key: &String| {
+        gone.iter().any(|(kind, path)| {
+            let (resource, name) = key.split_once('/').unwrap_or((key, ""));
+            // configmaps, namespaces, priorityclasses.scheduling.k8s.io: the plural begins like the kind.
+            resource.starts_with(&kind[..kind.len() - 1]) && name == path
+        })
+    };
+    want.objects.retain(|key, _| !is_gone(key) || got.objects.contains_key(key));
+    want.managed_fields.retain(|key, _| !is_gone(key) || got.managed_fields.contains_key(key));
+    vec![format!("{}: {restore} selects nothing", knowing.entry)]
+}
+
 /// Whether this line of difference is excused.
 pub(super) fn excuses_line(knowing: &Knowing, line: &str) -> bool {
     match knowing.excuse {
         Excuse::Lines(begin) => line.starts_with(begin) && !is_about_the_cluster(line),
-        Excuse::UnchangedIsNoWarning(_) => false,
+        Excuse::UnchangedIsNoWarning(_) | Excuse::NothingSelected => false,
     }
 }
 
