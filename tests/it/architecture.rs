@@ -102,6 +102,7 @@ const WALLS: &[Wall] = &[
             "engine::Report",
             "engine::Settings",
             "engine::collect::needs_labels",
+            "engine::modifiers::Modifiers",
         ],
         crates: &["k8s_openapi", "kube"],
     },
