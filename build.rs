@@ -4,11 +4,13 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::{env, fs};
 
+const FILES: [&str; 2] = ["reprise/v1/restore.proto", "google/rpc/error_details.proto"];
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
 
     let mut compiler = protox::Compiler::new(["proto"])?;
-    compiler.include_source_info(true).include_imports(true).open_file("reprise/v1/restore.proto")?;
+    compiler.include_source_info(true).include_imports(true).open_files(FILES)?;
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: run this through cargo")?);
     // Served by reflection, so that clients need no copy of the file.
     fs::write(out.join("reprise.bin"), compiler.encode_file_descriptor_set())?;

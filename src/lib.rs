@@ -8,6 +8,7 @@
 //! ```
 
 pub mod api;
+pub mod app;
 pub mod archive;
 pub mod cluster;
 pub mod controller;
@@ -17,6 +18,7 @@ pub mod progress;
 pub mod sample;
 pub mod sandbox;
 pub mod service;
+pub mod shutdown;
 pub mod storage;
 pub mod telemetry;
 pub mod velero;

@@ -42,6 +42,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// vanished keeps its streams for no more than twice this.
 const PING: Duration = Duration::from_secs(20);
 
+/// How HTTP/2 with prior knowledge begins (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Pause before a preface that came in pieces is looked at again.
+const PREFACE_PAUSE: Duration = Duration::from_millis(5);
+
 /// Limits of a [`Server`].
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -110,11 +115,19 @@ impl Server {
     /// # Errors
     /// When the listener or the descriptors built into the program are broken.
     pub fn new(listener: TcpListener, context: Context, options: Options) -> Result<Self, Error> {
+        Self::with_extra(listener, context, options, Router::new())
+    }
+
+    /// The same, with more routes beside those of REST, such as the sandbox's Kubernetes API.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_extra(listener: TcpListener, context: Context, options: Options, extra: Router) -> Result<Self, Error> {
         let address = listener.local_addr().map_err(Error::Address)?;
         let shutdown = context.shutdown.clone();
         let edge = Edge {
             grpc: grpc::routes(&context).map_err(Error::Descriptors)?.prepare().into_axum_router(),
-            http: http::router(context.clone()),
+            http: http::router(context.clone()).merge(extra),
             requests: Arc::new(Semaphore::new(options.max_requests)),
             request_timeout: options.request_timeout,
             context,
@@ -193,15 +206,16 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 async fn serve(stream: TcpStream, app: Router, shutdown: tokio_util::sync::CancellationToken, options: Options) {
     // Events are small and must not wait for one another (Nagle).
     let _ = stream.set_nodelay(true);
-    // hyper's own timer starts with the first byte: before that it waits to learn the protocol.
-    let first_byte = tokio::select! {
+    let protocol = tokio::select! {
         () = shutdown.cancelled() => return,
-        readable = timeout(options.header_timeout, stream.readable()) => readable,
+        protocol = timeout(options.header_timeout, protocol(&stream)) => protocol,
     };
-    if !matches!(first_byte, Ok(Ok(()))) {
-        return;
-    }
-    let mut builder = Builder::new(TokioExecutor::new());
+    let builder = Builder::new(TokioExecutor::new());
+    let mut builder = match protocol {
+        Ok(Ok(Protocol::Http1)) => builder.http1_only(),
+        Ok(Ok(Protocol::Http2)) => builder.http2_only(),
+        Ok(Err(_)) | Err(_) => return,
+    };
     builder.http1().timer(TokioTimer::new()).header_read_timeout(options.header_timeout);
     builder
         .http2()
@@ -221,6 +235,31 @@ async fn serve(stream: TcpStream, app: Router, shutdown: tokio_util::sync::Cance
     if let Err(error) = ended {
         // A client that went away, mostly.
         tracing::debug!(error, "connection ended");
+    }
+}
+
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// What a client speaks, from its first bytes, which stay unread. hyper finds out as well, but knows no time limit
+/// until it has.
+async fn protocol(stream: &TcpStream) -> io::Result<Protocol> {
+    let mut bytes = [0; PREFACE.len()];
+    loop {
+        let length = stream.peek(&mut bytes).await?;
+        if length == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if !PREFACE.starts_with(&bytes[..length]) {
+            return Ok(Protocol::Http1);
+        }
+        if length == PREFACE.len() {
+            return Ok(Protocol::Http2);
+        }
+        // A preface that came in pieces, which is rare: peek does not wait for more.
+        tokio::time::sleep(PREFACE_PAUSE).await;
     }
 }
 

@@ -14,13 +14,15 @@ use super::records::Records;
 use super::source::{Source, message};
 use super::stores::{OpenLocation, Stores};
 use super::{convert, status, upload};
-use crate::archive::{self, Archive, ReadOptions};
+use crate::archive::{self, Archive, NameCheck, ReadOptions};
+use crate::engine::collect::needs_labels;
 use crate::engine::events::{Event, Events, LogLevel};
 use crate::engine::ports::Cluster;
 use crate::engine::{self, Job, Report, Settings};
 use crate::model::{Bucket, Finding, Phase, Reason, RestoreName, Severity, Stage, error_chain};
 use crate::progress::{Hub, RestoreProgress};
 use crate::storage::files;
+use crate::telemetry::metrics::Metrics;
 use crate::velero::{Restore, RestoreSpec};
 
 /// Chunks of the tarball between download and decompression: at a few hundred kilobytes each they keep both busy
@@ -42,6 +44,8 @@ pub struct Executor {
     pub settings: Settings,
     /// Limits on archives.
     pub limits: archive::Limits,
+    /// Where restores and items are counted.
+    pub metrics: Metrics,
 }
 
 /// Why a restore ends `Failed`: the text of `failureReason` (restore-semantics 1.7).
@@ -212,7 +216,9 @@ impl Executor {
         let (chunks, received) = mpsc::channel(DOWNLOAD_CHUNKS);
         let options = ReadOptions {
             limits: self.limits.clone(),
-            keep_labels: job.spec.label_selector.is_some() || job.spec.or_label_selectors.is_some(),
+            keep_labels: needs_labels(&job.spec),
+            // Velero restores an item under the name inside it, whatever its file is called.
+            names: NameCheck::Report,
             ..ReadOptions::default()
         };
         let reader = tokio::task::spawn_blocking(move || {

@@ -10,6 +10,8 @@ use crate::model::{Finding, GroupResource, Reason, Stage};
 pub struct Plan {
     /// What is restored, tier by tier; a tier begins when the one before it has ended.
     pub tiers: Vec<Tier>,
+    /// Namespaces that are ensured, each target once, in the order in which Velero comes to them.
+    pub namespaces: Vec<PlannedNamespace>,
     /// Items of the backup that the filters take and that are nevertheless left out, with the reason.
     pub left_out: Vec<LeftOut>,
     /// Warnings and errors met while planning.
@@ -18,14 +20,26 @@ pub struct Plan {
     pub aborted: bool,
 }
 
-/// All collected items of one group-resource.
+/// A namespace that items need, which is created unless it is there (restore-semantics 5.1, 5.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedNamespace {
+    /// Name in the backup, whose Namespace gives labels, annotations and spec.
+    pub source: Arc<str>,
+    /// Name in the cluster.
+    pub target: Arc<str>,
+}
+
+/// All collected items of one group-resource, never none.
+///
+/// The items of `namespaces` are ensured, not created as items: their name is the source namespace, their target namespace
+/// the one to ensure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tier {
     /// The group-resource.
     pub group_resource: GroupResource,
     /// The stage it belongs to: CustomResourceDefinitions, or items.
     pub stage: Stage,
-    /// The items, in the order of the backup's listing.
+    /// The items: by namespace, byte by byte, then in the order of the backup's listing.
     pub items: Vec<PlannedItem>,
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::actions;
-use super::collect::{self, Filters};
+use super::collect::{self, Collected};
 use super::discovery::Discovery;
 use super::events::{Event, Events, Finished, KnownItem, LogLevel, VeleroCount};
 use super::job::Job;
@@ -31,8 +31,9 @@ pub struct Report {
     pub planned: bool,
 }
 
-/// The plan of a restore and the filters it was made by.
-pub fn plan(job: &Job, archive: &Archive, discovery: &Discovery) -> (Plan, Filters) {
+/// The plan of a restore, and the filters it was made by.
+#[must_use]
+pub fn plan(job: &Job, archive: &Archive, discovery: &Discovery) -> Collected {
     let input = collect::CollectInput { archive, spec: &job.spec, discovery, priorities: &job.settings.priorities };
     collect::collect(&input)
 }
@@ -55,15 +56,14 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<Report, ApiError> {
     let discovery = cluster.discovery(true).await?;
-    let (plan, filters) = plan(&job, &archive, &discovery);
+    let Collected { plan, filters } = plan(&job, &archive, &discovery);
     let mut report = Report::default();
     for (finding, reason) in &plan.findings {
         report.results.add(finding.clone());
         events.emit(Event::Finding(finding.clone(), *reason));
     }
-    if plan.aborted {
-        return Ok(report);
-    }
+    // An early end: a selector or wildcard that is not valid, or nothing to restore. No progress is written then.
+    let (Some(filters), true) = (filters, archive.has_resources_directory()) else { return Ok(report) };
     let (items, entries) = known_items(&plan);
     let total = items.len();
     events.emit(Event::Planned(items));
@@ -86,6 +86,7 @@ pub async fn run(
         }
         run.restore_tier(tier).await;
     }
+    run.ensure_namespaces_of_completed(&plan.left_out).await;
     let restored = run.into_report();
     report.results.append(restored.results);
     Ok(Report {

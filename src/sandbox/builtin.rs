@@ -163,14 +163,14 @@ pub(super) const ROWS: &[Row] = &[
     ns("coordination.k8s.io", "leases", "Lease"),
     cs("node.k8s.io", "runtimeclasses", "RuntimeClass"),
     ns("discovery.k8s.io", "endpointslices", "EndpointSlice").generation(),
-    cs("flowcontrol.apiserver.k8s.io", "flowschemas", "FlowSchema").status().generation(),
-    cs("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", "PriorityLevelConfiguration")
-        .status()
-        .generation(),
     cs(DRA, "deviceclasses", "DeviceClass").generation(),
     ns(DRA, "resourceclaims", "ResourceClaim").status(),
     ns(DRA, "resourceclaimtemplates", "ResourceClaimTemplate"),
     cs(DRA, "resourceslices", "ResourceSlice").generation(),
+    cs("flowcontrol.apiserver.k8s.io", "flowschemas", "FlowSchema").status().generation(),
+    cs("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", "PriorityLevelConfiguration")
+        .status()
+        .generation(),
 ];
 
 /// The kind of a list of `kind`.

@@ -36,6 +36,9 @@ fn flag(value: &Value, key: &str) -> bool {
 /// Fills in the names and the conversion that may be left out.
 pub(super) fn fill(crd: &mut Value) {
     let kind = text(crd, "/spec/names/kind").to_owned();
+    if kind.is_empty() {
+        return;
+    }
     if let Some(names) = crd.pointer_mut("/spec/names").and_then(Value::as_object_mut) {
         names.entry("singular").or_insert_with(|| json!(kind.to_lowercase()));
         names.entry("listKind").or_insert_with(|| json!(format!("{kind}List")));
@@ -47,7 +50,7 @@ pub(super) fn fill(crd: &mut Value) {
 
 /// The status of a CRD nobody has looked at yet.
 pub(super) fn first_status(crd: &Value) -> Value {
-    json!({ "acceptedNames": { "kind": "", "plural": "" }, "conditions": [], "storedVersions": storage_versions(crd) })
+    json!({ "acceptedNames": { "kind": "", "plural": "" }, "conditions": null, "storedVersions": storage_versions(crd) })
 }
 
 fn storage_versions(crd: &Value) -> Vec<&str> {
@@ -63,6 +66,8 @@ pub(super) fn check(crd: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     let (group, plural) = (text(crd, "/spec/group"), text(crd, "/spec/names/plural"));
     for (pointer, field) in [
+        ("/spec/names/singular", "spec.names.singular"),
+        ("/spec/names/listKind", "spec.names.listKind"),
         ("/spec/group", "spec.group"),
         ("/spec/scope", "spec.scope"),
         ("/spec/names/plural", "spec.names.plural"),
@@ -73,7 +78,7 @@ pub(super) fn check(crd: &Value) -> Vec<Cause> {
         }
     }
     let name = text(crd, "/metadata/name");
-    if !plural.is_empty() && name != format!("{plural}.{group}") {
+    if name != format!("{plural}.{group}") {
         let why = "must be spec.names.plural+\".\"+spec.group";
         causes.push(Cause::invalid("metadata.name", &json!(name), why));
     }
@@ -106,7 +111,7 @@ pub(super) fn check(crd: &Value) -> Vec<Cause> {
                     causes.push(Cause::invalid(root, &json!(""), &why));
                 }
             }
-            None => causes.push(Cause::required(format!("{path}.schema.openAPIV3Schema"), "schemas are required")),
+            None => causes.push(Cause::required(format!("{path}.schema.openAPIV3Schema"), "")),
         }
     }
     causes
@@ -207,6 +212,13 @@ impl State {
         self.registry.resource(GROUP, PLURAL).map(|resource| resource.table)
     }
 
+    /// Whether the CRD of a custom resource is on its way out.
+    pub(super) fn crd_is_terminating(&self, group: &str, plural: &str) -> bool {
+        let key = super::store::key(None, &format!("{plural}.{group}"));
+        let crd = self.crd_table().and_then(|table| self.store.get(table, &key));
+        crd.is_some_and(|crd| crd.pointer("/metadata/deletionTimestamp").is_some())
+    }
+
     /// Removes a terminating CRD whose objects are gone.
     pub(super) fn finish_crd(&mut self, group: &str, plural: &str) {
         let Some(table) = self.crd_table() else { return };
@@ -255,6 +267,7 @@ mod tests {
     #[test]
     fn a_crd_is_named_by_plural_and_group_and_has_schemas() {
         let mut crd = crd();
+        fill(&mut crd);
         crd["metadata"]["name"] = json!("other.example.com");
         crd["spec"]["versions"][0]["schema"] = json!(null);
         let causes = check(&crd);

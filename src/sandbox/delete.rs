@@ -53,15 +53,14 @@ impl State {
         let Some(object) = self.store.get(resource.table, &key) else {
             return Err(Error::not_found(group, plural, name));
         };
-        for (precondition, own, words) in
-            [("uid", "uid", "UID"), ("resourceVersion", "resourceVersion", "ResourceVersion")]
-        {
+        for (precondition, words) in [("uid", "UID"), ("resourceVersion", "ResourceVersion")] {
             let asked = options.pointer(&format!("/preconditions/{precondition}")).and_then(Value::as_str);
-            let own = meta(&object, own);
+            let own = meta(&object, precondition);
             if let Some(asked) = asked.filter(|asked| *asked != own) {
-                let why =
-                    format!("Precondition failed: {words} in precondition: {asked}, {words} in object meta: {own}");
-                return Err(Error::conflict(group, plural, name, &why));
+                let why = format!(
+                    "the {words} in the precondition ({asked}) does not match the {words} in record ({own}). The object might have been deleted and then recreated"
+                );
+                return Err(Error::conflict(group, &resource.kind, name, &why));
             }
         }
         if dry_run {
@@ -75,7 +74,7 @@ impl State {
         let resource = &view.resource;
         let Some(object) = self.store.get(resource.table, key) else { return Deleted::Gone(Arc::new(Value::Null)) };
         let (is_namespace, is_crd) = (resource.is("", "namespaces"), resource.is(crd::GROUP, crd::PLURAL));
-        if !has_finalizers(&object) && !is_namespace && !is_crd {
+        if !is_held(&object) && !is_namespace && !is_crd {
             return Deleted::Gone(self.remove(view, key).unwrap_or(object));
         }
         let mut marked = object;
@@ -83,17 +82,18 @@ impl State {
             let mut terminating = (*marked).clone();
             let now = self.now();
             let fields = metadata(&mut terminating);
-            fields.insert("deletionTimestamp".to_owned(), Value::from(now));
-            fields.insert("deletionGracePeriodSeconds".to_owned(), json!(0));
-            if let Some(generation) = fields.get("generation").and_then(Value::as_i64) {
-                fields.insert("generation".to_owned(), json!(generation + 1));
+            fields.insert("deletionTimestamp".to_owned(), Value::from(now.as_str()));
+            if !is_namespace && !is_crd {
+                fields.insert("deletionGracePeriodSeconds".to_owned(), json!(0));
+                if let Some(generation) = fields.get("generation").and_then(Value::as_i64) {
+                    fields.insert("generation".to_owned(), json!(generation + 1));
+                }
             }
             if is_namespace {
-                fields.remove("deletionGracePeriodSeconds");
                 terminating["status"]["phase"] = json!("Terminating");
             }
             if is_crd {
-                fields_with_cleanup(&mut terminating);
+                fields_with_cleanup(&mut terminating, &now);
             }
             marked = self.store.put(resource.table, key.to_owned(), terminating);
         }
@@ -184,7 +184,15 @@ impl State {
     }
 }
 
-fn fields_with_cleanup(crd: &mut Value) {
+/// Finalizers of controllers the sandbox plays: nothing uses a volume here, so they never hold.
+const PROTECTION: [&str; 2] = ["kubernetes.io/pvc-protection", "kubernetes.io/pv-protection"];
+
+fn is_held(object: &Value) -> bool {
+    let finalizers = object.pointer("/metadata/finalizers").and_then(Value::as_array);
+    finalizers.into_iter().flatten().any(|one| !one.as_str().is_some_and(|name| PROTECTION.contains(&name)))
+}
+
+fn fields_with_cleanup(crd: &mut Value, now: &str) {
     let fields = metadata(crd);
     let finalizers = fields.entry("finalizers").or_insert_with(|| json!([]));
     if let Some(list) = finalizers.as_array_mut()
@@ -194,6 +202,6 @@ fn fields_with_cleanup(crd: &mut Value) {
     }
     if let Some(conditions) = crd.pointer_mut("/status/conditions").and_then(Value::as_array_mut) {
         conditions.push(json!({ "type": "Terminating", "status": "True", "reason": "InstanceDeletionInProgress",
-            "message": "CustomResource deletion is in progress" }));
+            "message": "CustomResource deletion is in progress", "lastTransitionTime": now }));
     }
 }

@@ -82,7 +82,8 @@ impl Registry {
             }
         }
         if resources.is_empty() {
-            return Err(Error::no_page());
+            let builtin = self.group(group).is_some_and(|group| group.builtin);
+            return Err(if builtin { Error::no_resource() } else { Error::no_page() });
         }
         let group_version = api_version(group, version);
         Ok(
@@ -159,7 +160,12 @@ fn gv_path(group: &str, version: &str) -> String {
 
 fn aggregated_resource(view: &View) -> Value {
     let resource = &view.resource;
-    let kind = json!({ "group": resource.group, "version": view.version().name, "kind": resource.kind });
+    // The API server leaves group and version out where they are those of the list; only custom resources tell them.
+    let kind = if resource.custom {
+        json!({ "group": resource.group, "version": view.version().name, "kind": resource.kind })
+    } else {
+        json!({ "group": "", "version": "", "kind": resource.kind })
+    };
     let subs: Vec<Value> = subresources(view)
         .into_iter()
         .map(|sub| json!({ "subresource": sub, "responseKind": kind, "verbs": STATUS_VERBS }))

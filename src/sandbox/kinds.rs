@@ -33,6 +33,32 @@ fn default(fields: &mut Map<String, Value>, pairs: Value) {
     }
 }
 
+/// The type errors of the kinds whose fields are told apart here, in a few words.
+///
+/// Kinds with quantities are not among them: the API server takes those as numbers too, their Rust types do not.
+pub(super) fn type_error(resource: &Resource, object: &Value) -> Option<String> {
+    use k8s_openapi::api::{core::v1 as core, networking::v1 as networking, rbac::v1 as rbac};
+    fn error<K: serde::de::DeserializeOwned>(object: &Value) -> Option<String> {
+        let error = serde_path_to_error::deserialize::<_, K>(object).err()?;
+        Some(format!("json: cannot unmarshal field {}: {}", error.path(), error.inner()))
+    }
+    match (resource.group.as_str(), resource.plural.as_str()) {
+        ("", "configmaps") => error::<core::ConfigMap>(object),
+        ("", "secrets") => error::<core::Secret>(object),
+        ("", "services") => error::<core::Service>(object),
+        ("", "serviceaccounts") => error::<core::ServiceAccount>(object),
+        ("", "namespaces") => error::<core::Namespace>(object),
+        ("", "endpoints") => error::<core::Endpoints>(object),
+        ("networking.k8s.io", "ingresses") => error::<networking::Ingress>(object),
+        ("networking.k8s.io", "networkpolicies") => error::<networking::NetworkPolicy>(object),
+        ("rbac.authorization.k8s.io", "roles") => error::<rbac::Role>(object),
+        ("rbac.authorization.k8s.io", "clusterroles") => error::<rbac::ClusterRole>(object),
+        ("rbac.authorization.k8s.io", "rolebindings") => error::<rbac::RoleBinding>(object),
+        ("rbac.authorization.k8s.io", "clusterrolebindings") => error::<rbac::ClusterRoleBinding>(object),
+        _ => None,
+    }
+}
+
 /// The status a new object of the kind has; `None` where the sent one is kept.
 fn first_status(resource: &Resource) -> Option<Value> {
     Some(match (resource.group.as_str(), resource.plural.as_str()) {
@@ -41,14 +67,15 @@ fn first_status(resource: &Resource) -> Option<Value> {
         ("", "pods") => json!({ "phase": "Pending", "qosClass": "BestEffort" }),
         ("", "persistentvolumes" | "persistentvolumeclaims") => json!({ "phase": "Pending" }),
         ("", "services") | ("networking.k8s.io", "ingresses") => json!({ "loadBalancer": {} }),
-        ("", "replicationcontrollers") | ("apps", "replicasets" | "statefulsets") => json!({ "replicas": 0 }),
+        ("apps", "statefulsets") => json!({ "availableReplicas": 0, "replicas": 0 }),
+        ("", "replicationcontrollers") | ("apps", "replicasets") => json!({ "replicas": 0 }),
         ("apps", "daemonsets") => json!({
             "currentNumberScheduled": 0, "desiredNumberScheduled": 0, "numberMisscheduled": 0, "numberReady": 0,
         }),
         ("policy", "poddisruptionbudgets") => {
             json!({ "currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0 })
         }
-        ("autoscaling", _) => json!({ "currentMetrics": null, "desiredReplicas": 0 }),
+        ("autoscaling", _) => json!({ "currentMetrics": null, "currentReplicas": 0, "desiredReplicas": 0 }),
         _ => json!({}),
     })
 }
@@ -64,8 +91,12 @@ pub(super) fn prepare(resource: &Resource, object: &mut Value) {
         let spec = spec_of(object);
         spec.insert("finalizers".to_owned(), json!(["kubernetes"]));
     }
-    if resource.is("batch", "jobs") {
-        claim_pods(object);
+    match (resource.group.as_str(), resource.plural.as_str()) {
+        ("batch", "jobs") => claim_pods(object),
+        ("", "pods") => admit_pod(spec_of(object)),
+        ("", "persistentvolumes") => protect(object, "kubernetes.io/pv-protection"),
+        ("", "persistentvolumeclaims") => protect(object, "kubernetes.io/pvc-protection"),
+        _ => {}
     }
     fill(resource, object);
 }
@@ -149,6 +180,18 @@ pub(super) fn fill(resource: &Resource, object: &mut Value) {
                 fill_template(job, "");
             }
         }
+        ("autoscaling", _) => default(spec_of(object), json!({ "minReplicas": 1 })),
+        ("networking.k8s.io", "networkpolicies") => {
+            let spec = spec_of(object);
+            let egress = spec.get("egress").and_then(Value::as_array).is_some_and(|rules| !rules.is_empty());
+            let types = if egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
+            default(spec, json!({ "policyTypes": types }));
+        }
+        ("scheduling.k8s.io", "priorityclasses") => {
+            if let Some(all) = object.as_object_mut() {
+                default(all, json!({ "preemptionPolicy": "PreemptLowerPriority" }));
+            }
+        }
         ("storage.k8s.io", "storageclasses") => {
             if let Some(all) = object.as_object_mut() {
                 default(all, json!({ "reclaimPolicy": "Delete", "volumeBindingMode": "Immediate" }));
@@ -182,27 +225,63 @@ fn fill_job(spec: &mut Map<String, Value>) {
     fill_template(spec, "");
 }
 
-/// A Job without a selector of its own gets one by its uid, and its pods the labels for it.
+/// The finalizer of admission plugin StorageObjectInUseProtection.
+fn protect(object: &mut Value, finalizer: &str) {
+    if let Some(metadata) = fields(object, "metadata") {
+        let finalizers = metadata.entry("finalizers").or_insert_with(|| json!([]));
+        if let Some(list) = finalizers.as_array_mut().filter(|list| !list.contains(&json!(finalizer))) {
+            list.push(json!(finalizer));
+        }
+    }
+}
+
+/// What the admission plugins Priority and DefaultTolerationSeconds give a pod, and the defaults of pods alone.
+fn admit_pod(spec: &mut Map<String, Value>) {
+    default(spec, json!({ "enableServiceLinks": true, "preemptionPolicy": "PreemptLowerPriority" }));
+    if !spec.contains_key("priorityClassName") {
+        default(spec, json!({ "priority": 0 }));
+    }
+    let tolerations = spec.entry("tolerations").or_insert_with(|| json!([]));
+    for taint in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        if let Some(list) = tolerations.as_array_mut()
+            && !list.iter().any(|one| one.get("key") == Some(&json!(taint)))
+        {
+            list.push(json!({ "key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300 }));
+        }
+    }
+}
+
+/// A Job that does not choose its pods itself gets a selector by its uid, and its pods the labels for it.
 fn claim_pods(job: &mut Value) {
     let metadata = |key: &str| job.pointer(&format!("/metadata/{key}")).cloned().unwrap_or_default();
     let (uid, name) = (metadata("uid"), metadata("name"));
     let spec = spec_of(job);
-    if spec.get("manualSelector").and_then(Value::as_bool) == Some(true) || spec.get("selector").is_some() {
+    if spec.get("manualSelector").and_then(Value::as_bool) == Some(true) {
         return;
     }
-    spec.insert("selector".to_owned(), json!({ "matchLabels": { "batch.kubernetes.io/controller-uid": uid } }));
-    if let Some(template) = spec.get_mut("template").and_then(Value::as_object_mut) {
-        let meta = template.entry("metadata").or_insert_with(|| json!({}));
-        if let Some(meta) = meta.as_object_mut() {
-            let labels = meta.entry("labels").or_insert_with(|| json!({}));
-            if let Some(labels) = labels.as_object_mut() {
-                for prefix in ["", "batch.kubernetes.io/"] {
-                    labels.insert(format!("{prefix}controller-uid"), uid.clone());
-                    labels.insert(format!("{prefix}job-name"), name.clone());
-                }
-            }
+    let selector = spec.entry("selector").or_insert_with(|| json!({}));
+    if let Some(selector) = selector.as_object_mut() {
+        let labels = selector.entry("matchLabels").or_insert_with(|| json!({}));
+        if let Some(labels) = labels.as_object_mut() {
+            labels.entry("batch.kubernetes.io/controller-uid").or_insert_with(|| uid.clone());
         }
     }
+    let label = |owner: &mut Value| {
+        let Some(meta) = fields(owner, "metadata") else { return };
+        if let Some(labels) = meta.entry("labels").or_insert_with(|| json!({})).as_object_mut() {
+            for prefix in ["", "batch.kubernetes.io/"] {
+                labels.entry(format!("{prefix}controller-uid")).or_insert_with(|| uid.clone());
+                labels.entry(format!("{prefix}job-name")).or_insert_with(|| name.clone());
+            }
+        }
+    };
+    if let Some(template) = spec.get_mut("template").filter(|template| template.is_object()) {
+        if !template["metadata"].is_object() {
+            template["metadata"] = json!({});
+        }
+        label(template);
+    }
+    label(job);
 }
 
 fn fill_template(owner: &mut Map<String, Value>, restart: &str) {
@@ -262,8 +341,8 @@ pub(super) fn check(resource: &Resource, object: &Value) -> Vec<Cause> {
         ("batch", "jobs") => {
             let uid = object.pointer("/metadata/uid");
             let selector = &spec["selector"];
-            let own = selector.pointer("/matchLabels/batch.kubernetes.io~1controller-uid");
-            if spec.get("manualSelector").and_then(Value::as_bool) != Some(true) && own != uid {
+            let own = json!({ "matchLabels": { "batch.kubernetes.io/controller-uid": uid } });
+            if spec.get("manualSelector").and_then(Value::as_bool) != Some(true) && *selector != own {
                 causes.push(Cause::invalid("spec.selector", selector, "`selector` not auto-generated"));
             }
             check_pod(&spec["template"]["spec"], "spec.template.spec", &mut causes);
@@ -298,13 +377,15 @@ pub(super) fn check(resource: &Resource, object: &Value) -> Vec<Cause> {
 }
 
 fn check_selector(spec: &Value, causes: &mut Vec<Cause>) {
-    let Some(wanted) = spec.get("selector").filter(|selector| !selector.is_null()) else {
-        causes.push(Cause::required("spec.selector", ""));
-        return;
-    };
     let labels = spec.pointer("/template/metadata/labels").cloned().unwrap_or(json!({}));
     let differs = |(key, value): (&String, &Value)| labels.get(key) != Some(value);
-    if wanted.get("matchLabels").and_then(Value::as_object).into_iter().flatten().any(differs) {
+    let wanted = spec.get("selector").filter(|selector| !selector.is_null());
+    if wanted.is_none() {
+        causes.push(Cause::required("spec.selector", ""));
+    }
+    let unlike =
+        |wanted: &Value| wanted.get("matchLabels").and_then(Value::as_object).into_iter().flatten().any(differs);
+    if wanted.is_none_or(unlike) {
         let why = "`selector` does not match template `labels`";
         causes.push(Cause::invalid("spec.template.metadata.labels", &labels, why));
     }

@@ -7,8 +7,9 @@
 //! It is *not* a cluster. No controller, scheduler, kubelet or garbage collector runs, apart from what it plays
 //! itself: namespaces and CRDs empty themselves when deleted, Services get addresses. Not imitated: CEL rules,
 //! conversion webhooks, admission other than the namespace's lifecycle, quotas, authorization, field ownership
-//! (server-side apply merges, it never conflicts), the `scale` subresource, protobuf, tables. Fields of built-in
-//! kinds are neither pruned nor type-checked beyond what `kinds` says.
+//! (server-side apply merges: it neither conflicts nor takes back what is no longer sent), the `scale` subresource,
+//! protobuf, tables, snapshots behind `continue` and `resourceVersionMatch`. Unknown fields of built-in kinds are kept
+//! instead of pruned; their defaults, rules and types are those in `kinds`, the ones a restore meets.
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -207,5 +208,94 @@ where
             };
             Ok(response)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::api::{ListParams, PostParams};
+    use kube::{Api, ResourceExt as _};
+    use tower::ServiceExt as _;
+
+    fn config_map(name: &str) -> ConfigMap {
+        serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap()
+    }
+
+    #[tokio::test]
+    async fn clones_share_their_state_and_a_seed_their_uids() {
+        let sandbox = Sandbox::new(Options::default());
+        let api = |sandbox: &Sandbox| Api::<ConfigMap>::default_namespaced(sandbox.client());
+        let one = api(&sandbox).create(&PostParams::default(), &config_map("a")).await.unwrap();
+        assert_eq!(api(&sandbox.clone()).get("a").await.unwrap().uid(), one.uid());
+        let again = Sandbox::new(Options::default());
+        assert!(api(&again).get_opt("a").await.unwrap().is_none());
+        let other = api(&again).create(&PostParams::default(), &config_map("a")).await.unwrap();
+        assert_eq!(other.uid(), one.uid());
+    }
+
+    #[tokio::test]
+    async fn it_can_be_mounted_under_a_prefix() {
+        let service = Sandbox::new(Options::default()).http_service();
+        let router: axum::Router = axum::Router::new().nest_service("/sandbox", service);
+        let request = Request::get("/sandbox/api/v1/namespaces/default").body(Body::empty()).unwrap();
+        let response = router.oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let namespace: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(namespace["metadata"]["name"], "default");
+    }
+
+    #[tokio::test]
+    async fn crds_of_the_options_are_served_at_once_and_bad_ones_are_named() {
+        let mut crd = json!({
+            "metadata": { "name": "things.example.com" },
+            "spec": { "group": "example.com", "scope": "Cluster", "names": { "plural": "things", "kind": "Thing" },
+                "versions": [{ "name": "v1", "served": true, "storage": true,
+                    "schema": { "openAPIV3Schema": { "type": "object" } } }] },
+        });
+        let with =
+            |crd: &Value| Options { crds: vec![crd.clone()], crd_delay: Duration::from_secs(60), ..Options::default() };
+        let client = Sandbox::try_new(with(&crd)).unwrap().client();
+        assert!(client.list_api_groups().await.unwrap().groups.iter().any(|group| group.name == "example.com"));
+        crd["metadata"]["name"] = json!("other");
+        let error = Sandbox::try_new(with(&crd)).unwrap_err();
+        assert!(error.to_string().starts_with("install crd \"other\" into the sandbox: "), "{error}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn many_clients_write_and_watch_at_once() {
+        use futures::TryStreamExt as _;
+        const WRITERS: usize = 8;
+        const EACH: usize = 250;
+        let client = Sandbox::new(Options::default()).client();
+        let api: Api<ConfigMap> = Api::default_namespaced(client);
+        let version = api.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
+        let params = kube::api::WatchParams::default().timeout(60);
+        let mut events = std::pin::pin!(api.watch(&params, &version).await.unwrap());
+        let writers = (0..WRITERS).map(|writer| {
+            let api = api.clone();
+            tokio::spawn(async move {
+                for at in 0..EACH {
+                    let object = config_map(&format!("w{writer}-{at}"));
+                    api.create(&PostParams::default(), &object).await.unwrap();
+                }
+            })
+        });
+        let writers: Vec<_> = writers.collect();
+        let mut last = 0;
+        for _ in 0..WRITERS * EACH {
+            let event = events.try_next().await.unwrap().unwrap();
+            let kube::api::WatchEvent::Added(object) = event else { panic!("{event:?}") };
+            let revision: u64 = object.resource_version().unwrap().parse().unwrap();
+            assert!(revision > last, "in order");
+            last = revision;
+        }
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        assert_eq!(api.list(&ListParams::default()).await.unwrap().items.len(), WRITERS * EACH);
     }
 }

@@ -27,6 +27,11 @@ fn shaped(text: &str, ends: fn(u8) -> bool, middle: &[u8]) -> bool {
     }
 }
 
+/// Names are measured in characters, keys and values in bytes; both are ASCII where they are valid.
+fn name_too_long(limit: usize) -> String {
+    format!("must be no more than {limit} characters")
+}
+
 fn too_long(limit: usize) -> String {
     format!("must be no more than {limit} bytes")
 }
@@ -34,10 +39,11 @@ fn too_long(limit: usize) -> String {
 fn dns_label(name: &str) -> Vec<String> {
     let mut faults = Vec::new();
     if name.len() > 63 {
-        faults.push(too_long(63));
+        faults.push(name_too_long(63));
     }
     if !shaped(name, lower_or_digit, b"-") {
-        faults.push(LABEL.to_owned());
+        let only_dots = subdomain(name).is_empty();
+        faults.push(if only_dots { "must not contain dots".to_owned() } else { LABEL.to_owned() });
     }
     faults
 }
@@ -46,7 +52,7 @@ fn dns_label(name: &str) -> Vec<String> {
 pub(super) fn subdomain(name: &str) -> Vec<String> {
     let mut faults = Vec::new();
     if name.len() > 253 {
-        faults.push(too_long(253));
+        faults.push(name_too_long(253));
     }
     if !name.split('.').all(|part| shaped(part, lower_or_digit, b"-")) {
         faults.push(SUBDOMAIN.to_owned());
@@ -65,7 +71,7 @@ fn path_segment(name: &str) -> Vec<String> {
 /// The faults of an object's name, by its resource.
 pub(super) fn object_name(group: &str, plural: &str, name: &str) -> Vec<String> {
     match (group, plural) {
-        ("", "namespaces" | "services") => dns_label(name),
+        ("", "namespaces" | "services") | ("apps", "statefulsets") => dns_label(name),
         ("rbac.authorization.k8s.io", _) => path_segment(name),
         ("networking.k8s.io", "ipaddresses") => Vec::new(),
         _ => subdomain(name),
@@ -145,11 +151,12 @@ pub(super) fn check_metadata(group: &str, plural: &str, metadata: &Map<String, V
         }
     }
     if let Some(Value::Array(owners)) = metadata.get("ownerReferences") {
-        for (at, owner) in owners.iter().enumerate() {
+        for owner in owners {
             for key in ["apiVersion", "kind", "name", "uid"] {
                 if owner.get(key).and_then(Value::as_str).unwrap_or_default().is_empty() {
-                    let field = format!("metadata.ownerReferences[{at}].{key}");
-                    causes.push(Cause::invalid(field, &Value::from(""), &format!("{} must not be empty", bare(key))));
+                    let field = format!("metadata.ownerReferences.{key}");
+                    let why = if key == "apiVersion" { "version must not be empty" } else { "must not be empty" };
+                    causes.push(Cause::invalid(field, &Value::from(""), why));
                 }
             }
         }
@@ -157,9 +164,16 @@ pub(super) fn check_metadata(group: &str, plural: &str, metadata: &Map<String, V
     causes
 }
 
-/// How the message about an owner reference calls its field.
-fn bare(key: &str) -> &str {
-    if key == "apiVersion" { "version" } else { key }
+/// The causes in the finalizers of a built-in kind, whose names are standard ones or have a domain.
+pub(super) fn check_finalizers(metadata: &Map<String, Value>) -> Vec<Cause> {
+    let finalizers = metadata.get("finalizers").and_then(Value::as_array).into_iter().flatten();
+    let text = finalizers.enumerate().filter_map(|(at, finalizer)| Some((at, finalizer.as_str()?)));
+    text.filter(|(_, name)| !name.contains('/') && !matches!(*name, "kubernetes" | "orphan" | "foregroundDeletion"))
+        .map(|(at, name)| {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            Cause::invalid(format!("metadata.finalizers[{at}]"), &Value::from(name), why)
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -169,10 +183,11 @@ mod tests {
     #[test]
     fn names_follow_the_rule_of_their_resource() {
         assert!(object_name("", "configmaps", "kube-root-ca.crt").is_empty());
-        assert_eq!(object_name("", "namespaces", "a.b"), [LABEL]);
+        assert_eq!(object_name("", "namespaces", "a.b"), ["must not contain dots"]);
+        assert_eq!(object_name("", "namespaces", "A.b"), [LABEL]);
         assert!(object_name("rbac.authorization.k8s.io", "roles", "system:x").is_empty());
         assert_eq!(object_name("", "pods", "Bad_Name"), [SUBDOMAIN]);
-        assert_eq!(object_name("", "pods", &"a".repeat(254)), ["must be no more than 253 bytes"]);
+        assert_eq!(object_name("", "pods", &"a".repeat(254)), ["must be no more than 253 characters"]);
     }
 
     #[test]

@@ -28,9 +28,7 @@ impl Kind {
             _ if custom => Err(Error::unsupported_media(
                 "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
             )),
-            _ => Err(Error::unsupported_media(
-                "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml",
-            )),
+            _ => Err(Error::unsupported_patch()),
         }
     }
 }
@@ -42,7 +40,10 @@ pub(super) fn apply(kind: Kind, object: &Value, patch: &Value, custom: bool) -> 
         Kind::Json => {
             let operations: json_patch::Patch = serde_json::from_value(patch.clone())
                 .map_err(|why| Error::bad_request(format!("error decoding patch: {why}")))?;
-            json_patch::patch(&mut patched, &operations.0).map_err(|_| Error::unprocessable())?;
+            for operation in operations.0 {
+                let operation = lenient(&patched, operation);
+                json_patch::patch(&mut patched, &[operation]).map_err(|_| Error::unprocessable())?;
+            }
         }
         Kind::Merge => json_patch::merge(&mut patched, patch),
         Kind::Strategic => merge(&mut patched, patch, ""),
@@ -50,6 +51,16 @@ pub(super) fn apply(kind: Kind, object: &Value, patch: &Value, custom: bool) -> 
         Kind::Apply => merge(&mut patched, patch, ""),
     }
     if patched.is_object() { Ok(patched) } else { Err(Error::unprocessable()) }
+}
+
+/// The API server's library lets `replace` set a key that is not there yet.
+fn lenient(object: &Value, operation: json_patch::PatchOperation) -> json_patch::PatchOperation {
+    match operation {
+        json_patch::PatchOperation::Replace(replace) if object.pointer(replace.path.as_str()).is_none() => {
+            json_patch::PatchOperation::Add(json_patch::AddOperation { path: replace.path, value: replace.value })
+        }
+        other => other,
+    }
 }
 
 /// The key that tells the entries of a list field apart in the built-in kinds (`patchMergeKey` of their types).

@@ -102,12 +102,25 @@ pub(super) fn selector(view: &View, query: &Query) -> Result<Selector, Error> {
     };
     let supported =
         |path: &str| selectable(view, &path.replace("involvedObject.", "regarding.")) || selectable(view, path);
-    Selector::parse(query.get("labelSelector"), &fields, supported)
+    let own = selectable(view, "spec.nodeName") || view.resource.custom;
+    Selector::parse(query.get("labelSelector"), &fields, |path| {
+        if supported(path) {
+            Ok(())
+        } else if own {
+            Err(format!("field label not supported: {path}"))
+        } else {
+            Err(format!("\"{path}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""))
+        }
+    })
 }
 
 /// Where a page starts: after a key, at the revision of the first page.
 fn decode_continue(token: &str) -> Result<(u64, String), Error> {
-    let refuse = || Error::bad_request("continue key is not valid: the token does not come from this server");
+    let refuse = || {
+        Error::bad_request(
+            "invalid continue token: continue key is not valid: the token does not come from this server",
+        )
+    };
     let engine = base64::engine::general_purpose::URL_SAFE_NO_PAD;
     let bytes = engine.decode(token.trim_end_matches('=')).map_err(|_| refuse())?;
     let token: Value = serde_json::from_slice(&bytes).map_err(|_| refuse())?;
@@ -134,9 +147,9 @@ impl State {
         let selector = selector(view, query)?;
         let limit = match query.get("limit") {
             "" => 0,
-            text => {
-                text.parse().map_err(|_| Error::bad_request(format!("invalid limit {text:?}: must be a number")))?
-            }
+            text => text
+                .parse()
+                .map_err(|_| Error::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))?,
         };
         let now = self.store.revision();
         let (revision, after) = match query.get("continue") {
@@ -169,6 +182,19 @@ impl State {
     }
 }
 
+/// An item of a built-in kind's list, which tells its kind and version once for all.
+fn push_item(text: &mut String, object: &Value) {
+    text.push('{');
+    let fields = object.as_object().into_iter().flatten();
+    for (at, (key, value)) in fields.filter(|(key, _)| !matches!(key.as_str(), "apiVersion" | "kind")).enumerate() {
+        if at > 0 {
+            text.push(',');
+        }
+        text.push_str(&format!("\"{key}\":{value}"));
+    }
+    text.push('}');
+}
+
 /// One page of a list.
 #[derive(Debug)]
 pub(super) struct Page {
@@ -198,7 +224,11 @@ impl Page {
             if at > 0 {
                 text.push(',');
             }
-            text.push_str(&shape.show(view, object));
+            if shape == Shape::Whole && !view.resource.custom {
+                push_item(&mut text, &convert::to_view(view, object));
+            } else {
+                text.push_str(&shape.show(view, object));
+            }
         }
         text.push_str("]}");
         text

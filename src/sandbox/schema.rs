@@ -119,6 +119,7 @@ impl Schema {
     /// Drops what the schema does not know, naming each dropped field in `unknown`.
     pub(super) fn prune(&self, object: &mut Value, unknown: &mut Vec<String>) {
         self.prune_at(object, "", true, unknown);
+        unknown.sort();
     }
 
     fn prune_at(&self, value: &mut Value, path: &str, is_object: bool, unknown: &mut Vec<String>) {
@@ -163,6 +164,10 @@ impl Schema {
                         }
                     }
                 }
+                fields.retain(|key, inner| {
+                    let schema = self.properties.get(key).or(self.additional.as_deref());
+                    !inner.is_null() || schema.is_none_or(|schema| schema.nullable)
+                });
                 for (key, inner) in fields.iter_mut() {
                     if let Some(schema) = self.properties.get(key).or(self.additional.as_deref()) {
                         schema.fill(inner);
@@ -221,7 +226,7 @@ mod tests {
         });
         let mut unknown = Vec::new();
         schema.prune(&mut object, &mut unknown);
-        assert_eq!(unknown, ["extra", "spec.odd", "spec.list[0].b", "spec.map.k.b"]);
+        assert_eq!(unknown, ["extra", "spec.list[0].b", "spec.map.k.b", "spec.odd"]);
         assert_eq!(
             object["spec"],
             json!({ "known": "k", "free": { "any": 1 }, "map": { "k": { "a": 1 } }, "list": [{}] })

@@ -25,13 +25,15 @@ pub(super) struct Selector {
 
 impl Selector {
     /// Parses both texts; either may be empty.
-    pub(super) fn parse(labels: &str, fields: &str, supported: impl Fn(&str) -> bool) -> Result<Self, Error> {
+    pub(super) fn parse(
+        labels: &str,
+        fields: &str,
+        supported: impl Fn(&str) -> Result<(), String>,
+    ) -> Result<Self, Error> {
         let labels =
             parse_labels(labels).map_err(|why| Error::bad_request(format!("unable to parse requirement: {why}")))?;
         let fields = parse_fields(fields).map_err(Error::bad_request)?;
-        if let Some((path, ..)) = fields.iter().find(|(path, ..)| !supported(path)) {
-            return Err(Error::bad_request(format!("field label not supported: {path}")));
-        }
+        fields.iter().try_for_each(|(path, ..)| supported(path)).map_err(Error::bad_request)?;
         Ok(Self { labels, fields })
     }
 
@@ -165,7 +167,7 @@ fn parse_requirement(term: &str) -> Result<Requirement, String> {
         (None, None) => return Err(format!("found '{rest}', expected: in, notin, =, ==, !=, gt, lt")),
     };
     let inner = set.trim().strip_prefix('(').and_then(|set| set.strip_suffix(')'));
-    let inner = inner.ok_or_else(|| format!("found '{}', expected: '('", set.trim()))?;
+    let inner = inner.ok_or_else(|| format!("found '{}' expected: '('", set.trim()))?;
     let values = inner.split(',').map(|value| checked_value(value.trim())).collect::<Result<Vec<_>, _>>()?;
     Ok(if negated { Requirement::NotIn(key, values) } else { Requirement::In(key, values) })
 }
@@ -177,7 +179,7 @@ mod tests {
     use serde_json::json;
 
     fn selects(labels: &str, object: &Value) -> bool {
-        Selector::parse(labels, "", |_| true).unwrap().matches(object)
+        Selector::parse(labels, "", |_| Ok(())).unwrap().matches(object)
     }
 
     #[test]
@@ -209,7 +211,7 @@ mod tests {
     #[test]
     fn bad_selectors_are_refused_with_400() {
         for text in ["app in web", "a b", ",", "-x=1", "app=a b"] {
-            let error = Selector::parse(text, "", |_| true).unwrap_err();
+            let error = Selector::parse(text, "", |_| Ok(())).unwrap_err();
             assert_eq!((error.code, error.reason), (400, "BadRequest"), "{text}");
         }
     }
@@ -217,9 +219,9 @@ mod tests {
     #[test]
     fn fields_are_compared_by_path() {
         let object = json!({ "metadata": { "name": "x" }, "involvedObject": { "kind": "Pod" } });
-        let parse = |text: &str| Selector::parse("", text, |_| true).unwrap();
+        let parse = |text: &str| Selector::parse("", text, |_| Ok(())).unwrap();
         assert!(parse("metadata.name=x,involvedObject.kind!=Node").matches(&object));
         assert!(!parse("metadata.name=y").matches(&object));
-        assert!(Selector::parse("", "spec.foo=1", |_| false).is_err());
+        assert!(Selector::parse("", "spec.foo=1", |_| Err(String::new())).is_err());
     }
 }

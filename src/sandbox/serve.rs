@@ -14,7 +14,7 @@ use super::read::{Shape, selector};
 use super::registry::View;
 use super::route::{Address, Query, Route, parse};
 use super::state::{State, WriteOptions, Written, meta, unrecognized};
-use super::status::Error;
+use super::status::{Cause, Error};
 use super::write::Part;
 
 /// Largest body that is read, as of the API server.
@@ -165,10 +165,7 @@ impl Server {
     fn view(&self, address: &Address) -> Result<View, Error> {
         let state = self.state();
         let Some(view) = state.registry.view(&address.group, &address.version, &address.plural) else {
-            let known = state
-                .registry
-                .group(&address.group)
-                .is_some_and(|group| group.builtin && group.versions().contains(&address.version.as_str()));
+            let known = state.registry.group(&address.group).is_some_and(|group| group.builtin);
             return Err(if known { Error::no_resource() } else { Error::no_page() });
         };
         let resource = &view.resource;
@@ -177,7 +174,11 @@ impl Server {
             (None, Some(_)) => resource.namespaced,
             (None, None) => false,
         };
-        if misplaced { Err(Error::no_resource()) } else { Ok(view) }
+        match misplaced {
+            true if resource.custom => Err(Error::no_page()),
+            true => Err(Error::no_resource()),
+            false => Ok(view),
+        }
     }
 
     fn resource(&self, call: &Call<'_>, address: &Address) -> Result<Response<Body>, Error> {
@@ -201,6 +202,9 @@ impl Server {
                     None => Part::Main,
                     Some("status") if view.version().status => Part::Status,
                     Some("finalize") if view.resource.is("", "namespaces") => Part::Finalize,
+                    Some(_) if view.resource.custom => {
+                        return Err(Error::not_found(&view.resource.group, &view.resource.plural, name));
+                    }
                     Some(_) => return Err(Error::no_resource()),
                 };
                 self.object(call, &view, (namespace, name), part, shape)
@@ -243,6 +247,7 @@ impl Server {
                 }
                 Ok(json_answer(200, page.show(view, shape)))
             }
+            Method::POST if resource.custom => Err(Error::no_page()),
             _ => Err(Error::method_not_allowed()),
         }
     }
@@ -273,6 +278,10 @@ impl Server {
             }
             Method::PATCH if part != Part::Finalize => {
                 let kind = patch::Kind::of(header_text(call.headers, header::CONTENT_TYPE), resource.custom)?;
+                if kind == patch::Kind::Apply && call.query.get("fieldManager").is_empty() {
+                    let cause = Cause::required("fieldManager", "is required for apply patch");
+                    return Err(Error::invalid("meta.k8s.io", "PatchOptions", "", &[cause]));
+                }
                 let patch = if kind == patch::Kind::Apply {
                     serde_yaml_ng::from_slice(&call.body)
                         .map_err(|why| Error::bad_request(format!("error decoding YAML: {why}")))?
@@ -344,6 +353,9 @@ fn review(view: &View, call: &Call<'_>) -> Result<Response<Body>, Error> {
     let every = json!(["*"]);
     object["apiVersion"] = json!(view.api_version());
     object["kind"] = json!(view.resource.kind);
+    if object.get("metadata").is_none() {
+        object["metadata"] = json!({});
+    }
     object["status"] = match view.resource.plural.as_str() {
         "tokenreviews" => json!({ "authenticated": true, "user": user }),
         "selfsubjectreviews" => json!({ "userInfo": user }),

@@ -110,7 +110,7 @@ impl Allocator {
                 };
                 let ip = u32::from(address);
                 if !(IP_BASE..IP_BASE + IP_COUNT).contains(&ip) {
-                    refuse("the provided IP is not in the valid range. The range of valid IPs is 10.0.0.0/16");
+                    refuse("the provided network does not match the current range");
                     return None;
                 }
                 if self.ips.get(&ip).is_some_and(|holder| holder != owner) {
@@ -194,11 +194,18 @@ pub(super) fn defaults(spec: &mut Map<String, Value>) {
     set("type", json!("ClusterIP"));
     set("sessionAffinity", json!("None"));
     let kind = text(spec, "type").to_owned();
+    // Headless and without a selector: the endpoints are somebody else's and may be of both families.
+    let selects = spec.get("selector").and_then(Value::as_object).is_some_and(|all| !all.is_empty());
+    let unbound = text(spec, "clusterIP") == "None" && !selects;
     let mut set = |key: &str, value: Value| {
         spec.entry(key).or_insert(value);
     };
     if kind != "ExternalName" {
         set("internalTrafficPolicy", json!("Cluster"));
+        if unbound {
+            set("ipFamilyPolicy", json!("RequireDualStack"));
+            set("ipFamilies", json!(["IPv4", "IPv6"]));
+        }
         set("ipFamilyPolicy", json!("SingleStack"));
         set("ipFamilies", json!(["IPv4"]));
     }

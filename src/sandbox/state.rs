@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::convert;
 use super::registry::{Registry, View};
 use super::services::Allocator;
-use super::status::Error;
+use super::status::{Cause, Error};
 use super::store::Store;
+use super::{convert, kinds};
 
 /// What a write was asked to do besides the object.
 #[derive(Clone, Copy, Debug, Default)]
@@ -121,10 +121,16 @@ impl State {
         if resource.custom && sent_kind.is_empty() {
             return Err(unrecognized(kind, "Object 'Kind' is missing"));
         }
-        if !sent_version.is_empty() && sent_version != wanted {
+        if sent_version != wanted && (resource.custom || !sent_version.is_empty()) {
             return Err(Error::bad_request(format!(
                 "the API version in the data ({sent_version}) does not match the expected API version ({wanted})"
             )));
+        }
+        if resource.custom && sent_kind != kind {
+            let name =
+                fields.get("metadata").and_then(|own| own.get("name")).and_then(Value::as_str).unwrap_or_default();
+            let cause = Cause::invalid("kind", &Value::from(sent_kind.as_str()), &format!("must be {kind}"));
+            return Err(Error::invalid(&resource.group, &sent_kind, name, &[cause]));
         }
         if !sent_kind.is_empty() && sent_kind != kind {
             let version = &view.version().name;
@@ -148,6 +154,12 @@ impl State {
             _ => false,
         };
         own.retain(|_, value| !empty(value));
+        if let Some(why) = kinds::type_error(resource, object).filter(|_| !resource.custom) {
+            let version = &view.version().name;
+            return Err(Error::bad_request(format!(
+                "{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"
+            )));
+        }
         convert::to_stored(view, object);
         let mut unknown = Vec::new();
         if let Some(schema) = &view.version().schema {

@@ -79,7 +79,7 @@ impl Cause {
         Self {
             reason: "FieldValueTooMany",
             field: field.into(),
-            message: format!("Too many: {found}: must have at most {limit} items"),
+            message: format!("Too many: {found}: must have at most {limit} item{}", if limit == 1 { "" } else { "s" }),
         }
     }
 
@@ -210,8 +210,8 @@ impl Error {
 
     /// 406: nothing the client accepts can be produced.
     pub(super) fn not_acceptable() -> Self {
-        let message = "only the following media types are accepted: application/json, application/yaml".to_owned();
-        Self::new(406, "NotAcceptable", message, None)
+        let message = "406: Not Acceptable\n\nAvailable representations: application/json".to_owned();
+        Self::new(406, "NotAcceptable", message, Some(json!({})))
     }
 
     /// 410 for a watch from before the kept history.
@@ -230,6 +230,12 @@ impl Error {
         let message =
             format!("the body of the request was in an unknown format - accepted media types include: {accepted}");
         Self::new(415, "UnsupportedMediaType", message, None)
+    }
+
+    /// 415 for a patch of a built-in kind.
+    pub(super) fn unsupported_patch() -> Self {
+        let message = "415: Unsupported Media Type".to_owned();
+        Self::new(415, "UnsupportedMediaType", message, Some(json!({})))
     }
 
     /// 500 without a reason, as errors of the storage layer come out.

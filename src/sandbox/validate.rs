@@ -67,7 +67,7 @@ fn check(schema: &Schema, value: &Value, path: &str, causes: &mut Vec<Cause>) {
             let count = fields.len() as u64;
             if schema.size.0.is_some_and(|least| count < least) {
                 let detail = format!("{path} in body should have at least {} properties", schema.size.0.unwrap_or(0));
-                causes.push(Cause::invalid(path, value, &detail));
+                causes.push(Cause::invalid(path, &Value::from(count), &detail));
             }
             if let Some(most) = schema.size.1.filter(|most| count > *most) {
                 causes.push(Cause::too_many(path, fields.len(), most));
@@ -140,12 +140,17 @@ fn check_number(schema: &Schema, number: &Number, path: &str, causes: &mut Vec<C
         _ => false,
     };
     if narrow {
-        let detail = format!("{path} in body must be of type int32: \"int64\"");
-        causes.push(Cause::invalid(path, &value(), &detail));
+        let detail = format!("Checked value must be of type integer with format int32 in {path}");
+        causes.push(Cause::invalid("<nil>", &Value::from(""), &detail));
     }
 }
 
 fn check_list(schema: &Schema, entries: &[Value], path: &str, causes: &mut Vec<Cause>) {
+    if let Some(below) = &schema.items {
+        for (at, entry) in entries.iter().enumerate() {
+            check(below, entry, &format!("{path}[{at}]"), causes);
+        }
+    }
     let count = entries.len() as u64;
     if let Some(least) = schema.count.0.filter(|least| count < *least) {
         let value = Value::from(entries.len());
@@ -170,11 +175,6 @@ fn check_list(schema: &Schema, entries: &[Value], path: &str, causes: &mut Vec<C
             seen.push(own);
         }
     }
-    if let Some(below) = &schema.items {
-        for (at, entry) in entries.iter().enumerate() {
-            check(below, entry, &format!("{path}[{at}]"), causes);
-        }
-    }
 }
 
 fn check_logic(schema: &Schema, value: &Value, path: &str, causes: &mut Vec<Cause>) {
@@ -184,7 +184,7 @@ fn check_logic(schema: &Schema, value: &Value, path: &str, causes: &mut Vec<Caus
         found.is_empty()
     };
     let mut refuse = |words: &str| {
-        causes.push(Cause::invalid(path, &Value::from(""), &format!("{path:?} {words}")));
+        causes.push(Cause::invalid("<nil>", &Value::from(""), &format!("{path:?} {words}")));
     };
     if !schema.any_of.is_empty() && !schema.any_of.iter().any(holds) {
         refuse("must validate at least one schema (anyOf)");
@@ -246,7 +246,7 @@ mod tests {
                 "spec: Invalid value: 1: spec in body should be less than 1",
             ),
             (json!({ "pattern": "^a+$" }), json!("b"), "spec: Invalid value: \"b\": spec in body should match '^a+$'"),
-            (json!({ "maxItems": 1 }), json!([1, 2]), "spec: Too many: 2: must have at most 1 items"),
+            (json!({ "maxItems": 1 }), json!([1, 2]), "spec: Too many: 2: must have at most 1 item"),
             (
                 json!({ "type": "string" }),
                 json!(null),

@@ -55,7 +55,7 @@ impl State {
     ) -> Result<Watch, Error> {
         let selector = match name {
             None => selector(view, query)?,
-            Some(name) => Selector::parse("", &format!("metadata.name={name}"), |_| true)?,
+            Some(name) => Selector::parse("", &format!("metadata.name={name}"), |_| Ok(()))?,
         };
         let timeout = query.get("timeoutSeconds").parse().ok().filter(|seconds| *seconds > 0);
         let now = Instant::now();
@@ -82,7 +82,10 @@ impl State {
             }
             watch.revision
         } else {
-            let why = || Error::bad_request(format!("invalid resource version \"{sent}\""));
+            let why = || {
+                let parse = format!("strconv.ParseUint: parsing {sent:?}: invalid syntax");
+                Error::internal(format!("resourceVersion: Invalid value: {sent:?}: {parse}"))
+            };
             sent.parse::<u64>().map_err(|_| why())?
         };
         match self.store.table(view.resource.table).watch(from) {

@@ -58,6 +58,10 @@ impl State {
         if let Some(namespace) = namespace {
             self.check_namespace(view, namespace, meta(&object, "name"))?;
         }
+        if resource.custom && self.crd_is_terminating(group, plural) {
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(Error::forbidden(group, plural, meta(&object, "name"), why));
+        }
         let (uid, now) = (self.random.uid(), self.now());
         let generated = meta(&object, "name").is_empty() && !meta(&object, "generateName").is_empty();
         if generated {
@@ -156,6 +160,9 @@ impl State {
         let mut causes = more;
         if let Some(fields) = object.get("metadata").and_then(Value::as_object) {
             causes.extend(names::check_metadata(&resource.group, &resource.plural, fields));
+            if !resource.custom {
+                causes.extend(names::check_finalizers(fields));
+            }
         }
         if let Some(schema) = &view.version().schema {
             causes.extend(validate::faults(schema, object));
@@ -184,7 +191,10 @@ impl State {
         let resource = &view.resource;
         let warnings = self.decode(view, &mut object, options)?;
         match meta(&object, "name") {
-            "" => return Err(Error::bad_request("name must be provided")),
+            "" => {
+                let why = "was undeterminable: name must be provided";
+                return Err(Error::bad_request(format!("the name of the object ({name} based on URL) {why}")));
+            }
             own if own != name => {
                 return Err(Error::bad_request(format!(
                     "the name of the object ({own}) does not match the name on the URL ({name})"
@@ -198,7 +208,7 @@ impl State {
         };
         if meta(&object, "resourceVersion").is_empty() && resource.custom {
             let cause = Cause::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update");
-            return Err(Error::invalid(&resource.group, &resource.kind, name, &[cause]));
+            return Err(Error::invalid(&resource.group, &resource.plural, name, &[cause]));
         }
         let object = self.replace(view, key, &old, object, part, options)?;
         Ok(Written { object, created: false, warnings })
@@ -253,12 +263,17 @@ impl State {
         let (group, plural) = (resource.group.as_str(), resource.plural.as_str());
         let name = meta(old, "name").to_owned();
         let sent = meta(&object, "resourceVersion");
+        if !sent.is_empty() && sent.parse::<u64>().is_err() {
+            return Err(Error::internal(format!("strconv.ParseUint: parsing {sent:?}: invalid syntax")));
+        }
         if !matches!(sent, "" | "0") && sent != meta(old, "resourceVersion") {
             return Err(Error::stale(group, plural, &name));
         }
         let (sent, own) = (meta(&object, "uid"), meta(old, "uid"));
         if !sent.is_empty() && sent != own {
-            let why = format!("Precondition failed: UID in precondition: {sent}, UID in object meta: {own}");
+            let why = format!(
+                "StorageError: invalid object, Code: 4, Key: /registry/{plural}/{key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {sent}, UID in object meta: {own}"
+            );
             return Err(Error::conflict(group, plural, &name, &why));
         }
         if part == Part::Main {

@@ -1,5 +1,14 @@
 //! Integration tests, all in one binary so that they share one control plane.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod api_admin;
+mod api_contract;
+mod api_errors;
+mod api_grpc;
+mod api_rest;
+mod api_shutdown;
+mod api_sse;
+mod api_support;
+mod conformance;
 mod support;
 mod testbed;

@@ -1,39 +1,20 @@
 //! Failures of the façade as gRPC statuses, with `google.rpc.BadRequest` where a field is wrong.
 
 use bytes::Bytes;
-use prost::Message;
+use prost::Message as _;
 use tonic::Status;
 
+use self::rpc::BadRequest;
+use self::rpc::bad_request::FieldViolation;
 use crate::api::code;
 use crate::service::{Code, Error};
 
 const BAD_REQUEST: &str = "type.googleapis.com/google.rpc.BadRequest";
 
-/// `google.rpc.Status`, the content of `grpc-status-details-bin`.
-#[derive(Clone, PartialEq, Message)]
-struct RpcStatus {
-    #[prost(int32, tag = "1")]
-    code: i32,
-    #[prost(string, tag = "2")]
-    message: String,
-    #[prost(message, repeated, tag = "3")]
-    details: Vec<prost_types::Any>,
-}
-
-/// `google.rpc.BadRequest`.
-#[derive(Clone, PartialEq, Message)]
-struct BadRequest {
-    #[prost(message, repeated, tag = "1")]
-    field_violations: Vec<FieldViolation>,
-}
-
-/// `google.rpc.BadRequest.FieldViolation`.
-#[derive(Clone, PartialEq, Message)]
-struct FieldViolation {
-    #[prost(string, tag = "1")]
-    field: String,
-    #[prost(string, tag = "2")]
-    description: String,
+/// The messages generated from `proto/google/rpc/error_details.proto`.
+#[allow(missing_docs, unreachable_pub, rustdoc::all, clippy::all, reason = "generated code")]
+mod rpc {
+    tonic::include_proto!("google.rpc");
 }
 
 /// The gRPC status of a failure. A fault of ours is logged here, where it is handled.
@@ -49,15 +30,15 @@ pub fn status(error: Error) -> Status {
     let violation = FieldViolation { field, description: error.message.clone() };
     let bad_request = BadRequest { field_violations: vec![violation] };
     let detail = prost_types::Any { type_url: BAD_REQUEST.to_owned(), value: bad_request.encode_to_vec() };
-    let rpc = RpcStatus { code: code.into(), message: error.message.clone(), details: vec![detail] };
-    Status::with_details(code, error.message, Bytes::from(rpc.encode_to_vec()))
+    let whole = rpc::Status { code: code.into(), message: error.message.clone(), details: vec![detail] };
+    Status::with_details(code, error.message, Bytes::from(whole.encode_to_vec()))
 }
 
 /// The field a status names as wrong, if it does: for clients.
 #[must_use]
 pub fn field_of(status: &Status) -> Option<String> {
-    let rpc = RpcStatus::decode(status.details()).ok()?;
-    let detail = rpc.details.into_iter().find(|detail| detail.type_url == BAD_REQUEST)?;
+    let whole = rpc::Status::decode(status.details()).ok()?;
+    let detail = whole.details.into_iter().find(|detail| detail.type_url == BAD_REQUEST)?;
     let bad_request = BadRequest::decode(detail.value.as_slice()).ok()?;
     bad_request.field_violations.into_iter().next().map(|violation| violation.field)
 }

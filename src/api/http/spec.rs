@@ -7,8 +7,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-type Texts = Option<Vec<String>>;
-
 /// What to restore: `spec` of Velero's Restore.
 #[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -21,16 +19,16 @@ pub(super) struct RestoreSpec {
     schedule_name: Option<String>,
     /// Namespaces to take; empty or `*` for all; globs allowed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    included_namespaces: Texts,
+    included_namespaces: Option<Vec<String>>,
     /// Namespaces to leave out; globs allowed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    excluded_namespaces: Texts,
+    excluded_namespaces: Option<Vec<String>>,
     /// Resources to take; empty or `*` for all.
     #[serde(skip_serializing_if = "Option::is_none")]
-    included_resources: Texts,
+    included_resources: Option<Vec<String>>,
     /// Resources to leave out.
     #[serde(skip_serializing_if = "Option::is_none")]
-    excluded_resources: Texts,
+    excluded_resources: Option<Vec<String>>,
     /// Source namespace to target namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     namespace_mapping: Option<BTreeMap<String, String>>,
@@ -100,7 +98,7 @@ struct LabelSelectorRequirement {
     operator: String,
     /// The values of `In` and `NotIn`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    values: Texts,
+    values: Option<Vec<String>>,
 }
 
 /// Whose status is restored.
@@ -109,10 +107,10 @@ struct LabelSelectorRequirement {
 struct RestoreStatusSpec {
     /// Resources to take; empty or `*` for all.
     #[serde(skip_serializing_if = "Option::is_none")]
-    included_resources: Texts,
+    included_resources: Option<Vec<String>>,
     /// Resources to leave out.
     #[serde(skip_serializing_if = "Option::is_none")]
-    excluded_resources: Texts,
+    excluded_resources: Option<Vec<String>>,
 }
 
 /// Hooks of a restore.
@@ -132,16 +130,16 @@ struct RestoreResourceHook {
     name: String,
     /// Namespaces to take.
     #[serde(skip_serializing_if = "Option::is_none")]
-    included_namespaces: Texts,
+    included_namespaces: Option<Vec<String>>,
     /// Namespaces to leave out.
     #[serde(skip_serializing_if = "Option::is_none")]
-    excluded_namespaces: Texts,
+    excluded_namespaces: Option<Vec<String>>,
     /// Resources to take.
     #[serde(skip_serializing_if = "Option::is_none")]
-    included_resources: Texts,
+    included_resources: Option<Vec<String>>,
     /// Resources to leave out.
     #[serde(skip_serializing_if = "Option::is_none")]
-    excluded_resources: Texts,
+    excluded_resources: Option<Vec<String>>,
     /// Labels a pod must have.
     #[serde(skip_serializing_if = "Option::is_none")]
     label_selector: Option<LabelSelector>,

@@ -86,7 +86,7 @@ impl Run {
         match asked.as_deref() {
             Some("true") => true,
             Some("false") => false,
-            _ => self.filters.takes_status(&item.wanted.group_resource),
+            _ => self.status.as_ref().is_some_and(|filter| filter.should_include(item.wanted.group_resource.as_str())),
         }
     }
 

@@ -135,7 +135,7 @@ impl Run {
 
     async fn visit(self: &Arc<Self>, wanted: Wanted, chain: Chain) -> Visit {
         let begun = Instant::now();
-        if !self.filters.takes_item(&wanted.group_resource, &wanted.source_namespace) {
+        if !self.filters.takes_additional(&wanted.group_resource, &wanted.source_namespace) {
             self.leave_out(&wanted, Reason::Other, "the filters of the restore leave it out");
             return Visit::default();
         }
@@ -337,10 +337,8 @@ impl Run {
             item.wanted.group_resource.resource().to_owned()
         } else {
             let discovery = self.current_discovery();
-            let served = discovery.kind_for(&api_version.group, &api_version.version, &kind);
-            let served = served.ok_or_else(|| {
-                format!("error getting GVR for {api_version}/{kind}: the API server does not serve this kind")
-            })?;
+            let served = discovery.kind_for(&api_version, &kind);
+            let served = served.map_err(|error| format!("error getting GVR for {api_version}/{kind}: {error}"))?;
             served.name.clone()
         };
         Ok(Target::new(&api_version.group, &api_version.version, &resource, &item.wanted.target_namespace))

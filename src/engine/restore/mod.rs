@@ -23,15 +23,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::actions;
-use super::collect::Filters;
+use super::collect::{Filters, resolve_resources};
 use super::discovery::Discovery;
 use super::events::{Event, Events, Finished, KnownItem, LogLevel, VeleroCount};
 use super::job::Job;
-use super::plan::{PlannedItem, Tier};
+use super::plan::{LeftOut, PlannedItem, Tier};
 use super::ports::Cluster;
 use super::retry::Attempts;
 use super::run::Report;
 use crate::archive::{Archive, EntryId};
+use crate::model::includes::IncludesExcludes;
 use crate::model::{
     Bucket, Finding, GroupResource, ItemId, ItemKey, Origin, Outcome, Reason, Results, Severity, Stage, Waiting,
 };
@@ -45,6 +46,8 @@ pub(super) struct Run {
     pub(super) cluster: Arc<dyn Cluster>,
     pub(super) events: Arc<dyn Events>,
     pub(super) filters: Filters,
+    /// Whose status is restored; `None` is nobody's.
+    status: Option<IncludesExcludes>,
     pub(super) discovery: Mutex<Arc<Discovery>>,
     pub(super) lookup: actions::Lookup,
     pub(super) stop: CancellationToken,
@@ -75,7 +78,9 @@ impl Run {
     pub(super) fn new(parts: Parts, planned: &[EntryId], next_id: usize) -> Self {
         let ids: HashMap<EntryId, ItemId> = planned.iter().copied().zip((0..).map(ItemId)).collect();
         let next_id = AtomicU32::new(u32::try_from(next_id).unwrap_or(u32::MAX));
+        let status = parts.job.spec.restore_status.as_ref().map(|lists| resolve_resources(lists, &parts.discovery));
         Self {
+            status,
             job: parts.job,
             archive: parts.archive,
             cluster: parts.cluster,
@@ -137,6 +142,19 @@ impl Run {
     async fn restore_namespace(&self, item: &PlannedItem) {
         if let Err(message) = self.ensure_namespace(&item.name, &item.target_namespace).await {
             self.find(Severity::Error, Bucket::Velero, Reason::Namespace, message);
+        }
+    }
+
+    /// Velero comes to completed pods and jobs in phase 2, and ensures their namespaces before it passes over them
+    /// (restore-semantics 5.1 and 5.3 step 4). Mostly another item has brought the namespace by now.
+    pub(super) async fn ensure_namespaces_of_completed(&self, left_out: &[LeftOut]) {
+        for LeftOut { item, .. } in left_out.iter().filter(|left| left.reason == Reason::Completed) {
+            if item.target_namespace.is_empty() || self.stop.is_cancelled() {
+                continue;
+            }
+            if let Err(message) = self.ensure_namespace(&item.source_namespace, &item.target_namespace).await {
+                self.find(Severity::Error, Bucket::Velero, Reason::Namespace, message);
+            }
         }
     }
 
