@@ -10,6 +10,7 @@
 pub mod api;
 pub mod app;
 pub mod archive;
+pub mod cli;
 pub mod cluster;
 pub mod controller;
 pub mod engine;

@@ -204,8 +204,18 @@ impl RestoreFlags {
             }
             spec.put("existingResourcePolicy", json!(policy));
         }
-        spec.names_in("restoreStatus", "includedResources", "status-include-resources", &self.status_include_resources)?;
-        spec.names_in("restoreStatus", "excludedResources", "status-exclude-resources", &self.status_exclude_resources)?;
+        spec.names_in(
+            "restoreStatus",
+            "includedResources",
+            "status-include-resources",
+            &self.status_include_resources,
+        )?;
+        spec.names_in(
+            "restoreStatus",
+            "excludedResources",
+            "status-exclude-resources",
+            &self.status_exclude_resources,
+        )?;
         if let Some(timeout) = &self.item_operation_timeout {
             let timeout: GoDuration = timeout.parse().map_err(Error::Duration)?;
             spec.put("itemOperationTimeout", json!(timeout.to_string()));
@@ -214,10 +224,10 @@ impl RestoreFlags {
             spec.put("resourceModifier", json!({"kind": "configmap", "name": name}));
         }
         if let Some(value) = &self.write_sparse_files {
-            spec.inner("uploaderConfig").insert("writeSparseFiles".to_owned(), json!(boolean("write-sparse-files", value)?));
+            spec.put_in("uploaderConfig", "writeSparseFiles", json!(boolean("write-sparse-files", value)?));
         }
         if let Some(number) = self.parallel_files_download {
-            spec.inner("uploaderConfig").insert("parallelFilesDownload".to_owned(), json!(number));
+            spec.put_in("uploaderConfig", "parallelFilesDownload", json!(number));
         }
         labels.extend(pairs("labels", &self.labels, '=', "KEY=VALUE")?);
         annotations.extend(pairs("annotations", &self.annotations, '=', "KEY=VALUE")?);
@@ -286,15 +296,12 @@ impl Spec {
         self.0.insert(key.to_owned(), value);
     }
 
-    /// An object within; what the file has in its place and is none is replaced.
-    fn inner(&mut self, key: &str) -> &mut Map<String, Value> {
-        let inner = self.0.entry(key).or_insert_with(|| json!({}));
-        if !inner.is_object() {
-            *inner = json!({});
-        }
-        match inner {
-            Value::Object(map) => map,
-            _ => &mut self.0,
+    /// Sets a field of an object within; what the file has in its place and is none is replaced.
+    fn put_in(&mut self, outer: &str, key: &str, value: Value) {
+        if let Some(Value::Object(inner)) = self.0.get_mut(outer) {
+            inner.insert(key.to_owned(), value);
+        } else {
+            self.put(outer, json!({ key: value }));
         }
     }
 
@@ -308,7 +315,7 @@ impl Spec {
     fn names_in(&mut self, outer: &str, key: &str, flag: &'static str, names: &[String]) -> Result<(), Error> {
         if !names.is_empty() {
             let names = trimmed(flag, names)?;
-            self.inner(outer).insert(key.to_owned(), json!(names));
+            self.put_in(outer, key, json!(names));
         }
         Ok(())
     }
@@ -474,10 +481,16 @@ mod tests {
                 "--namespace-mappings: \"a\" is given two values, \"b\" and \"c\"; keep one",
             ),
             (&["--labels=x"], "--labels: \"x\" is not of the form KEY=VALUE"),
-            (&["--existing-resource-policy=replace"], "--existing-resource-policy: \"replace\" is neither none nor update"),
+            (
+                &["--existing-resource-policy=replace"],
+                "--existing-resource-policy: \"replace\" is neither none nor update",
+            ),
             (&["--include-resources=pods,,secrets"], "--include-resources: an empty name; check the commas"),
             (&["--item-operation-timeout=4"], "--item-operation-timeout: time: missing unit in duration \"4\""),
-            (&["-l", "a=b", "--or-selector", "c=d"], "--selector and --or-selector exclude each other: give one of them"),
+            (
+                &["-l", "a=b", "--or-selector", "c=d"],
+                "--selector and --or-selector exclude each other: give one of them",
+            ),
         ] {
             assert_eq!(refusal(arguments), message);
         }

@@ -96,8 +96,7 @@ fn parse(value: Value) -> Result<SpecFile, Error> {
 
 /// The specification with its types, all of it.
 pub(super) fn typed(value: Value) -> Result<RestoreSpec, Error> {
-    let spec: RestoreSpec =
-        serde_path_to_error::deserialize(&value).map_err(|error| Error::Type(error.to_string()))?;
+    let spec: RestoreSpec = serde_path_to_error::deserialize(&value).map_err(|error| Error::Type(error.to_string()))?;
     let kept = serde_json::to_value(&spec).map_err(|error| Error::Type(error.to_string()))?;
     let mut unknown = Vec::new();
     lost(&value, &kept, "spec", &mut unknown);

@@ -131,7 +131,9 @@ mod tests {
 
     #[test]
     fn times_are_as_exact_as_they_are_long() {
-        for (value, text) in [(0.04, "0.0 s"), (1.26, "1.3 s"), (12.4, "12 s"), (65.0, "1 m 05 s"), (7_860.0, "2 h 11 m")] {
+        for (value, text) in
+            [(0.04, "0.0 s"), (1.26, "1.3 s"), (12.4, "12 s"), (65.0, "1 m 05 s"), (7_860.0, "2 h 11 m")]
+        {
             assert_eq!(seconds(value), text);
         }
     }
@@ -165,8 +167,13 @@ mod tests {
 
     #[test]
     fn a_stall_says_what_is_waited_for() {
-        let waiting = |object: &str| Waiting { object: object.to_owned(), request: "wait until it is gone".to_owned(), reason: None };
-        let progress = Progress { waiting_for: vec![waiting("namespace shop"), waiting("namespace b")], ..Progress::default() };
+        let waiting = |object: &str| Waiting {
+            object: object.to_owned(),
+            request: "wait until it is gone".to_owned(),
+            reason: None,
+        };
+        let progress =
+            Progress { waiting_for: vec![waiting("namespace shop"), waiting("namespace b")], ..Progress::default() };
         assert_eq!(pace(&progress), "waiting for namespace shop (wait until it is gone) and 1 more");
     }
 

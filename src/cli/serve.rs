@@ -1,0 +1,95 @@
+//! `reprise serve`: the service, over a cluster or the sandbox.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+
+use super::engine_flags::{self, ClusterFlags, EngineFlags};
+use super::exit::Exit;
+use super::output;
+use crate::app::{Backend, Options, Running, SANDBOX_PATH};
+use crate::archive::Limits;
+use crate::model::GoDuration;
+use crate::sample::{self, SampleOptions};
+
+/// `reprise serve`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct ServeArgs {
+    /// Address of gRPC and REST; port 0 takes a free one
+    #[arg(long, env = "REPRISE_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// Address of /livez, /readyz and /metrics
+    #[arg(long, env = "REPRISE_ADMIN_LISTEN", default_value = "127.0.0.1:9090", value_name = "ADDRESS")]
+    admin_listen: SocketAddr,
+    /// Namespace of Velero's objects
+    #[arg(long, short = 'n', env = "VELERO_NAMESPACE", default_value = "velero", value_name = "NAMESPACE")]
+    namespace: String,
+    /// Folder of backups for the sandbox, the root of a bucket with `backups/NAME/…` in it; a sample backup without it
+    #[arg(long, requires = "sandbox", value_name = "FOLDER")]
+    store: Option<PathBuf>,
+    /// How long to wait for asynchronous operations, where a Restore does not say
+    #[arg(long, default_value = "4h", value_parser = engine_flags::duration, value_name = "DURATION")]
+    default_item_operation_timeout: std::time::Duration,
+    #[command(flatten)]
+    cluster: ClusterFlags,
+    #[command(flatten)]
+    engine: EngineFlags,
+}
+
+/// Serves until it is told to stop.
+pub(super) async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::Result<Exit> {
+    let ServeArgs { listen, admin_listen, namespace, store, default_item_operation_timeout, cluster, engine } = args;
+    let settings = engine.settings()?;
+    // Kept until the end, as the sample lies in it.
+    let temporary;
+    let backend = if cluster.sandbox {
+        let store = match store {
+            Some(store) => store,
+            None => {
+                temporary = tempfile::tempdir().context("make a folder for the sample backup")?;
+                let root = temporary.path().to_owned();
+                write_sample(root.clone(), SampleOptions::default()).await?;
+                root
+            }
+        };
+        Backend::Sandbox { store, pace: std::time::Duration::ZERO }
+    } else {
+        let (client, address) = cluster.client().await?;
+        tracing::info!(cluster = address, namespace, "restoring into a cluster");
+        Backend::Cluster(client)
+    };
+    let is_sandbox = matches!(backend, Backend::Sandbox { .. });
+    let options = Options {
+        listen,
+        admin_listen,
+        backend,
+        namespace,
+        settings,
+        limits: Limits::default(),
+        default_item_operation_timeout: GoDuration::from(default_item_operation_timeout).to_string(),
+        environment: std::env::vars().collect(),
+    };
+    let running = Running::start(options, stop).await?;
+    let address = running.address();
+    if is_sandbox {
+        output::notice(&format!(
+            "This is a sandbox: an in-memory Kubernetes API, not a cluster. Look at it with: \
+             kubectl --server http://{address}{SANDBOX_PATH} get restores -A"
+        ));
+    }
+    if !address.ip().is_loopback() {
+        tracing::warn!(%address, "the address can be reached from outside, and callers are not asked who they are");
+    }
+    tracing::info!(%address, admin = %running.admin_address(), sandbox = is_sandbox, "serving gRPC and REST");
+    running.wait().await?;
+    Ok(Exit::Success)
+}
+
+/// Writes a sample backup into the root of a store.
+pub(super) async fn write_sample(store: PathBuf, options: SampleOptions) -> anyhow::Result<sample::SampleSummary> {
+    let written = tokio::task::spawn_blocking(move || sample::write_backup(&store, &options)).await;
+    written.context("write the sample backup")?.context("write the sample backup")
+}
