@@ -9,6 +9,7 @@ mod api_rest;
 mod api_shutdown;
 mod api_sse;
 mod api_support;
+mod architecture;
 mod conformance;
 mod support;
 mod testbed;
