@@ -1,27 +1,30 @@
-//! The `reprise` binary.
+//! The `reprise` binary: flags, logging, signals, exit code. All else is in the library.
 
-use clap::{Parser, Subcommand};
-use reprise::cli::serve::{self, ServeArgs};
-use tracing_subscriber::EnvFilter;
+use std::process::ExitCode;
 
-#[derive(Parser)]
-#[command(version, about)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
+use anyhow::Context as _;
+use clap::Parser as _;
+use reprise::cli::{Cli, Exit};
+use reprise::shutdown;
+use tokio_util::sync::CancellationToken;
 
-#[derive(Subcommand)]
-enum Command {
-    /// Serve gRPC, REST and the Restore objects.
-    Serve(ServeArgs),
-}
-
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match Cli::parse().command {
-        Command::Serve(args) => serve::run(args).await,
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            Exit::Error.into()
+        }
     }
+}
+
+fn run(cli: Cli) -> anyhow::Result<Exit> {
+    cli.start_logging()?;
+    let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        shutdown::on_signal(stop.clone()).context("listen for signals")?;
+        Ok(cli.run(stop).await)
+    })
 }

@@ -1,3 +1,161 @@
-//! The command line.
+//! The command line: flags in, output and exit code out.
+//!
+//! What a command prints goes to standard output, what it says about itself to standard error.
 
-pub mod serve;
+mod client;
+mod decode;
+mod demo;
+mod display;
+mod engine_flags;
+mod exit;
+mod local;
+mod logging;
+mod output;
+mod remote;
+mod restore_flags;
+mod serve;
+mod spec_file;
+mod summary;
+mod table;
+#[cfg(test)]
+mod testing;
+mod text;
+mod watch;
+
+use clap::{Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+
+pub use exit::Exit;
+
+/// Restores Velero backups into Kubernetes, and streams truthful progress while it does.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "reprise", version, max_term_width = 120, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    log: logging::LogArgs,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum Command {
+    /// Run the service: gRPC, REST and Server-Sent Events over the Restores of a cluster
+    ///
+    /// With --sandbox an in-memory Kubernetes API and a folder of backups take the cluster's place.
+    Serve(Box<serve::ServeArgs>),
+    /// See a restore go by, without a cluster: a sandbox, a sample backup, and one restore started over gRPC
+    Demo(demo::DemoArgs),
+    /// Restore: through a running service, or straight into a cluster
+    #[command(subcommand)]
+    Restore(RestoreCommand),
+}
+
+/// The exit code tells what a restore came to: 0 completed, 3 partially failed, 4 failed or refused; 1 is any other
+/// error, 2 a command line that makes no sense.
+#[derive(Subcommand, Clone, Debug)]
+enum RestoreCommand {
+    /// Create a Restore, and with --wait watch it to its end
+    Create(Box<remote::CreateArgs>),
+    /// Print one Restore
+    Get(remote::NameArgs),
+    /// List all Restores
+    List(remote::ListArgs),
+    /// Watch a restore to its end
+    ///
+    /// A bar on a terminal, lines in a pipe, events as JSON with -o json. Comes back by itself when the connection breaks.
+    Watch(remote::NameArgs),
+    /// List the items of a restore and what became of each
+    Items(remote::ItemsArgs),
+    /// Print the warnings and errors of a restore
+    Results(remote::NameArgs),
+    /// Print the log of a restore
+    Logs(remote::LogsArgs),
+    /// Restore a backup straight into a cluster, without Velero or a service
+    ///
+    /// Ctrl-C stops it at an item boundary; a second one at once.
+    Run(Box<local::RunArgs>),
+    /// Print what `run` would do, without writing anything
+    Plan(Box<local::PlanArgs>),
+}
+
+impl Cli {
+    /// Starts logging: a service tells what it does, the other commands only trouble.
+    ///
+    /// # Errors
+    /// When the level cannot be understood.
+    pub fn start_logging(&self) -> anyhow::Result<()> {
+        self.log.start(if matches!(self.command, Command::Serve(_)) { "info" } else { "warn" })
+    }
+
+    /// Runs the command to its end, or until `stop` is cancelled and what is under way has ended.
+    pub async fn run(self, stop: CancellationToken) -> Exit {
+        match self.command.run(stop).await {
+            Ok(exit) => exit,
+            // Whoever reads the output, such as `head`, has enough of it.
+            Err(error) if output::is_broken_pipe(&error) => Exit::Success,
+            Err(error) => {
+                output::notice(&format!("error: {error:#}"));
+                if is_usage(&error) { Exit::Usage } else { Exit::Error }
+            }
+        }
+    }
+}
+
+impl Command {
+    async fn run(self, stop: CancellationToken) -> anyhow::Result<Exit> {
+        match self {
+            Self::Serve(args) => serve::serve(*args, stop).await,
+            Self::Demo(args) => demo::demo(args, &stop).await,
+            Self::Restore(command) => match command {
+                RestoreCommand::Create(args) => remote::create(*args, &stop).await,
+                RestoreCommand::Get(args) => remote::get(args).await,
+                RestoreCommand::List(args) => remote::list(args).await,
+                RestoreCommand::Watch(args) => remote::watch(args, &stop).await,
+                RestoreCommand::Items(args) => remote::items(args).await,
+                RestoreCommand::Results(args) => remote::results(args).await,
+                RestoreCommand::Logs(args) => remote::logs(args, &stop).await,
+                RestoreCommand::Run(args) => local::run(*args, &stop).await,
+                RestoreCommand::Plan(args) => local::plan(*args, &stop).await,
+            },
+        }
+    }
+}
+
+/// A flag that cannot be understood is a wrong command line, whoever finds it; a file that cannot be read is not.
+fn is_usage(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<restore_flags::Error>()
+        .is_some_and(|error| !matches!(error, restore_flags::Error::SpecFile(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_flags_of_all_commands_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_a_help_text() {
+        fn check(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn exit_codes_tell_how_a_restore_ended() {
+        use crate::model::Phase;
+        let codes = [Phase::Completed, Phase::PartiallyFailed, Phase::Failed, Phase::FailedValidation];
+        assert_eq!(codes.map(|phase| Exit::of(phase).code()), [0, 3, 4, 4]);
+    }
+}

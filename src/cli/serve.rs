@@ -1,196 +1,97 @@
-//! `reprise serve`: the service, in front of a cluster or of the sandbox.
+//! `reprise serve`: the service, over a cluster or the sandbox.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio_util::sync::CancellationToken;
 
+use super::engine_flags::{self, ClusterFlags, EngineFlags};
+use super::exit::Exit;
+use super::output;
 use crate::app::{Backend, Options, Running, SANDBOX_PATH};
-use crate::archive;
-use crate::engine::Settings;
-use crate::engine::collect::Priorities;
+use crate::archive::Limits;
 use crate::model::GoDuration;
-use crate::shutdown;
+use crate::sample::{self, SampleOptions};
 
-/// Flags of `reprise serve`; those that Velero has, too, have its names and defaults (restore-semantics 1.10).
+/// `reprise serve`.
 #[derive(Args, Clone, Debug)]
-pub struct ServeArgs {
-    /// Address of gRPC and REST. Loopback only: TLS and authentication are not there yet.
-    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
-    pub listen: SocketAddr,
-
-    /// Address of /livez, /readyz and /metrics.
-    #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDRESS")]
-    pub admin_listen: SocketAddr,
-
-    /// Namespace in which Velero's objects are.
-    #[arg(long, default_value = "velero", env = "VELERO_NAMESPACE", value_name = "NAMESPACE")]
-    pub namespace: String,
-
-    /// Serve an in-memory Kubernetes API instead of a cluster; nothing is restored anywhere.
-    #[arg(long)]
-    pub sandbox: bool,
-
-    /// With --sandbox: the folder with the backups, laid out like a bucket (backups/NAME/NAME.tar.gz …).
-    #[arg(long, requires = "sandbox", required_if_eq("sandbox", "true"), value_name = "FOLDER")]
-    pub store: Option<PathBuf>,
-
-    /// The cluster to serve, and how to reach it.
+pub(super) struct ServeArgs {
+    /// Address of gRPC and REST; port 0 takes a free one
+    #[arg(long, env = "REPRISE_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// Address of /livez, /readyz and /metrics
+    #[arg(long, env = "REPRISE_ADMIN_LISTEN", default_value = "127.0.0.1:9090", value_name = "ADDRESS")]
+    admin_listen: SocketAddr,
+    /// Namespace of Velero's objects
+    #[arg(long, short = 'n', env = "VELERO_NAMESPACE", default_value = "velero", value_name = "NAMESPACE")]
+    namespace: String,
+    /// Folder of backups for the sandbox, the root of a bucket with `backups/NAME/…` in it; a sample backup without it
+    #[arg(long, requires = "sandbox", value_name = "FOLDER")]
+    store: Option<PathBuf>,
+    /// How long to wait for asynchronous operations, where a Restore does not say
+    #[arg(long, default_value = "4h", value_parser = engine_flags::duration, value_name = "DURATION")]
+    default_item_operation_timeout: std::time::Duration,
     #[command(flatten)]
-    pub cluster: ClusterArgs,
-
-    /// Limits and waits.
+    cluster: ClusterFlags,
     #[command(flatten)]
-    pub engine: EngineArgs,
-
-    /// Written into Restores that name no timeout for asynchronous operations.
-    #[arg(long, default_value = "4h", value_name = "DURATION")]
-    pub default_item_operation_timeout: GoDuration,
+    engine: EngineFlags,
 }
 
-/// Which cluster.
-#[derive(Args, Clone, Debug, Default)]
-pub struct ClusterArgs {
-    /// Kubeconfig file. Without it: the files of $KUBECONFIG, ~/.kube/config, or the service account of the pod.
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
-
-    /// Context of the kubeconfig.
-    #[arg(long = "kubecontext", value_name = "CONTEXT")]
-    pub context: Option<String>,
-}
-
-/// Limits and waits of restoring.
-#[derive(Args, Clone, Debug)]
-pub struct EngineArgs {
-    /// How long to wait for namespaces and volumes that are being deleted.
-    #[arg(long, default_value = "10m", value_name = "DURATION")]
-    pub terminating_resource_timeout: GoDuration,
-
-    /// How long to wait for a CustomResourceDefinition to be served.
-    #[arg(long, default_value = "10m", value_name = "DURATION")]
-    pub resource_timeout: GoDuration,
-
-    /// Order of resources: a comma list, in which a lone '-' separates high from low priorities.
-    #[arg(long, default_value = "", allow_hyphen_values = true, value_name = "LIST")]
-    pub restore_resource_priorities: String,
-
-    /// Feature flags of Velero, such as EnableCSI; a comma list.
-    #[arg(long, value_delimiter = ',', value_name = "LIST")]
-    pub features: Vec<String>,
-
-    /// How many items are restored at once.
-    #[arg(long, default_value_t = Settings::default().concurrency, value_name = "NUMBER")]
-    pub item_concurrency: usize,
-}
-
-impl EngineArgs {
-    /// The engine's settings.
-    ///
-    /// # Errors
-    /// Names the flag that is wrong.
-    pub fn settings(&self) -> anyhow::Result<Settings> {
-        let Self {
-            terminating_resource_timeout,
-            resource_timeout,
-            restore_resource_priorities,
-            features,
-            item_concurrency,
-        } = self;
-        anyhow::ensure!(*item_concurrency > 0, "--item-concurrency must be at least 1");
-        Ok(Settings {
-            concurrency: *item_concurrency,
-            terminating_resource_timeout: positive(*terminating_resource_timeout, "--terminating-resource-timeout")?,
-            resource_timeout: positive(*resource_timeout, "--resource-timeout")?,
-            priorities: restore_resource_priorities
-                .parse::<Priorities>()
-                .with_context(|| format!("--restore-resource-priorities {restore_resource_priorities:?}"))?,
-            features: features.iter().filter(|feature| !feature.is_empty()).cloned().collect::<BTreeSet<_>>(),
-        })
-    }
-}
-
-fn positive(duration: GoDuration, flag: &str) -> anyhow::Result<Duration> {
-    duration
-        .to_std()
-        .filter(|duration| !duration.is_zero())
-        .with_context(|| format!("{flag} {duration}: give a duration above zero, such as 10m"))
-}
-
-impl ClusterArgs {
-    /// A client of the cluster.
-    ///
-    /// # Errors
-    /// When there is no usable kubeconfig.
-    pub async fn client(&self) -> anyhow::Result<kube::Client> {
-        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
-        let config = match &self.kubeconfig {
-            Some(path) => from_file(path, &options).await?,
-            None if self.context.is_some() => {
-                kube::Config::from_kubeconfig(&options).await.context("read the kubeconfig")?
-            }
-            None => kube::Config::infer().await.context(
-                "find a cluster: no kubeconfig is there and this is no pod; give --kubeconfig, or try --sandbox",
-            )?,
-        };
-        kube::Client::try_from(config).context("make a client of the cluster")
-    }
-}
-
-async fn from_file(path: &Path, options: &KubeConfigOptions) -> anyhow::Result<kube::Config> {
-    let kubeconfig = Kubeconfig::read_from(path).with_context(|| format!("read kubeconfig {}", path.display()))?;
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, options).await;
-    config.with_context(|| format!("use kubeconfig {}", path.display()))
-}
-
-/// Serves until a signal comes.
-///
-/// # Errors
-/// When a flag is wrong, an address is taken, the cluster cannot be set up, or a part ends unexpectedly.
-pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
-    let ServeArgs {
-        listen,
-        admin_listen,
-        namespace,
-        sandbox: _,
-        store,
-        cluster,
-        engine,
-        default_item_operation_timeout,
-    } = args;
+/// Serves until it is told to stop.
+pub(super) async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::Result<Exit> {
+    let ServeArgs { listen, admin_listen, namespace, store, default_item_operation_timeout, cluster, engine } = args;
     anyhow::ensure!(
         listen.ip().is_loopback(),
-        "--listen {listen} is reachable from elsewhere, and this version has neither TLS nor authentication: listen on \
-         127.0.0.1 and reach it by `kubectl port-forward` or a proxy that authenticates"
+        "--listen {listen} can be reached from outside, and this version has neither TLS nor authentication: listen on \
+         127.0.0.1, and reach it by `kubectl port-forward` or through a proxy that authenticates"
     );
-    let backend = match store {
-        Some(store) => Backend::Sandbox { store, pace: Duration::ZERO },
-        None => Backend::Cluster(cluster.client().await?),
+    let settings = engine.settings()?;
+    // Kept until the end, as the sample lies in it.
+    let temporary;
+    let backend = if cluster.sandbox {
+        let store = match store {
+            Some(store) => store,
+            None => {
+                temporary = tempfile::tempdir().context("make a folder for the sample backup")?;
+                let root = temporary.path().to_owned();
+                write_sample(root.clone(), SampleOptions::default()).await?;
+                root
+            }
+        };
+        Backend::Sandbox { store, pace: std::time::Duration::ZERO }
+    } else {
+        let (client, address) = cluster.client().await?;
+        tracing::info!(cluster = address, namespace, "restoring into a cluster");
+        Backend::Cluster(client)
     };
-    let stop = CancellationToken::new();
-    shutdown::on_signal(stop.clone()).context("listen for signals")?;
+    let is_sandbox = matches!(backend, Backend::Sandbox { .. });
     let options = Options {
         listen,
         admin_listen,
         backend,
         namespace,
-        settings: engine.settings()?,
-        limits: archive::Limits::default(),
-        default_item_operation_timeout: default_item_operation_timeout.to_string(),
+        settings,
+        limits: Limits::default(),
+        default_item_operation_timeout: GoDuration::from(default_item_operation_timeout).to_string(),
         environment: std::env::vars().collect(),
     };
     let running = Running::start(options, stop).await?;
-    tracing::info!(address = %running.address(), admin = %running.admin_address(), "serving gRPC and REST");
-    if running.sandbox().is_some() {
-        tracing::warn!(
-            "this is a sandbox: nothing is restored into a cluster; its objects: kubectl --server http://{}{SANDBOX_PATH}",
-            running.address()
-        );
+    let address = running.address();
+    if is_sandbox {
+        output::notice(&format!(
+            "This is a sandbox: an in-memory Kubernetes API, not a cluster. Look at it with: \
+             kubectl --server http://{address}{SANDBOX_PATH} get restores -A"
+        ));
     }
-    running.wait().await
+    tracing::info!(%address, admin = %running.admin_address(), sandbox = is_sandbox, "serving gRPC and REST");
+    running.wait().await?;
+    Ok(Exit::Success)
+}
+
+/// Writes a sample backup into the root of a store.
+pub(super) async fn write_sample(store: PathBuf, options: SampleOptions) -> anyhow::Result<sample::SampleSummary> {
+    let written = tokio::task::spawn_blocking(move || sample::write_backup(&store, &options)).await;
+    written.context("write the sample backup")?.context("write the sample backup")
 }

@@ -3,6 +3,7 @@
 mod body;
 mod handlers;
 mod index;
+pub mod json;
 mod problem;
 mod request;
 mod spec;
