@@ -42,6 +42,11 @@ pub(super) struct ServeArgs {
 /// Serves until it is told to stop.
 pub(super) async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::Result<Exit> {
     let ServeArgs { listen, admin_listen, namespace, store, default_item_operation_timeout, cluster, engine } = args;
+    anyhow::ensure!(
+        listen.ip().is_loopback(),
+        "--listen {listen} can be reached from outside, and this version has neither TLS nor authentication: listen on \
+         127.0.0.1, and reach it by `kubectl port-forward` or through a proxy that authenticates"
+    );
     let settings = engine.settings()?;
     // Kept until the end, as the sample lies in it.
     let temporary;
@@ -79,9 +84,6 @@ pub(super) async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::R
             "This is a sandbox: an in-memory Kubernetes API, not a cluster. Look at it with: \
              kubectl --server http://{address}{SANDBOX_PATH} get restores -A"
         ));
-    }
-    if !address.ip().is_loopback() {
-        tracing::warn!(%address, "the address can be reached from outside, and callers are not asked who they are");
     }
     tracing::info!(%address, admin = %running.admin_address(), sandbox = is_sandbox, "serving gRPC and REST");
     running.wait().await?;

@@ -67,7 +67,7 @@ impl Executor {
         followed.emit(Event::Stage(Stage::Collecting));
         let begun = std::time::Instant::now();
         match self.run(restore, source, &followed, stop).await {
-            Ok(Some(outcome)) => self.conclude(name, restore, source, &followed, outcome, stop).await,
+            Ok(Some(outcome)) => self.conclude(name, restore, &followed, outcome, stop).await,
             Ok(None) => tracing::info!(
                 restore = name,
                 "stopped at an item boundary; the restore is taken up again at the next start"
@@ -105,12 +105,7 @@ impl Executor {
         let (store, layout) = (&*location.store, &location.layout);
         let results =
             files::restore_results(store, layout, name).await.map_err(|error| error_chain(&error))?.unwrap_or_default();
-        let list = files::restore_resource_list(store, layout, name)
-            .await
-            .map_err(|error| error_chain(&error))?
-            .unwrap_or_default();
         followed.emit(Event::Stage(Stage::Finalizing));
-        let spec = convert::restore_spec(&restore.spec);
         let finalizing = finalize::Finalizing { restore, location: &location };
         finalize::finalize(self, &finalizing, results, &followed, stop).await;
         Ok(())
@@ -148,7 +143,7 @@ impl Executor {
                 followed.emit(Event::Finding(finding.clone(), Reason::Archive));
                 let mut report = Report::default();
                 report.results.add(finding);
-                return Ok(Some(Outcome { location, job, report }));
+                return Ok(Some(Outcome { location, report }));
             }
         };
         let writer = {
@@ -156,11 +151,10 @@ impl Executor {
             let task = status::write_progress(self.records.clone(), Arc::clone(followed), stop_writing.clone());
             (stop_writing, tokio::spawn(task))
         };
-        let job = Arc::new(job);
         let events: Arc<dyn Events> =
             Arc::new(Counting { followed: Arc::clone(followed), metrics: self.metrics.clone() });
         let report =
-            engine::run(Arc::clone(&job), Arc::new(archive), Arc::clone(&self.cluster), events, stop.clone()).await;
+            engine::run(Arc::new(job), Arc::new(archive), Arc::clone(&self.cluster), events, stop.clone()).await;
         writer.0.cancel();
         // It may be in the middle of a write, which must not come after the last one.
         if let Err(error) = writer.1.await {
@@ -170,8 +164,7 @@ impl Executor {
         if report.cancelled {
             return Ok(None);
         }
-        let job = Arc::try_unwrap(job).unwrap_or_else(|job| (*job).clone());
-        Ok(Some(Outcome { location, job, report }))
+        Ok(Some(Outcome { location, report }))
     }
 
     /// Everything the engine is given but the archive.
@@ -257,12 +250,11 @@ impl Executor {
         &self,
         name: &str,
         restore: &Restore,
-        source: &Source,
         followed: &Arc<RestoreProgress>,
         outcome: Outcome,
         stop: &CancellationToken,
     ) {
-        let Outcome { location, job, report } = outcome;
+        let Outcome { location, report } = outcome;
         followed.close();
         if report.planned {
             let restored = u64::try_from(report.restored).unwrap_or(u64::MAX);
@@ -288,7 +280,6 @@ impl Executor {
 /// What the engine left for the files and the end.
 struct Outcome {
     location: OpenLocation,
-    job: Job,
     report: Report,
 }
 

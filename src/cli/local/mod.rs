@@ -109,6 +109,7 @@ async fn prepare(args: &LocalArgs, name: Option<&str>) -> anyhow::Result<Prepare
         snapshot_move_data: backup.and_then(|backup| backup.spec.snapshot_move_data).unwrap_or_default(),
         spec: convert::restore_spec(&spec),
         volumes: volumes.volumes,
+        modifiers: None,
         settings,
     };
     let cluster = Arc::new(KubeCluster::new(client));
