@@ -99,7 +99,6 @@ async fn prepare(args: &LocalArgs, name: Option<&str>) -> anyhow::Result<Prepare
     };
     let backup = source.backup.as_ref();
     let job = Job {
-        modifiers,
         restore_name: name.to_string(),
         // Items carry it where Velero puts it; nobody looks it up, as there is no Restore object.
         restore_uid: uuid::Uuid::new_v4().to_string(),
@@ -109,7 +108,7 @@ async fn prepare(args: &LocalArgs, name: Option<&str>) -> anyhow::Result<Prepare
         snapshot_move_data: backup.and_then(|backup| backup.spec.snapshot_move_data).unwrap_or_default(),
         spec: convert::restore_spec(&spec),
         volumes: volumes.volumes,
-        modifiers: None,
+        modifiers,
         settings,
     };
     let cluster = Arc::new(KubeCluster::new(client));
