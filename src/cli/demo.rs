@@ -138,6 +138,7 @@ async fn show(
         ..pb::CreateRestoreRequest::default()
     };
     client.create(request).await.context("create the Restore")?;
+    output::line(&format!("From another terminal: curl -N http://{address}/api/v1/restores/{RESTORE}/events"))?;
     output::line("")?;
     let outcome = watch::watch(&client, RESTORE, &mut Display::new(Format::Text), &stop).await?;
     if !exit && outcome != Exit::Interrupted {

@@ -120,7 +120,7 @@ impl Display {
                 let now = Instant::now();
                 let due =
                     last.is_none_or(|(at, stage)| stage != progress.stage || now.duration_since(at) >= LINE_EVERY);
-                if !due || progress.phase == Phase::New {
+                if !due || matches!(progress.phase, Phase::New | Phase::FailedValidation) {
                     return Ok(());
                 }
                 *last = Some((now, progress.stage));

@@ -46,15 +46,24 @@ enum Command {
     /// See a restore go by, without a cluster: a sandbox, a sample backup, and one restore started over gRPC
     Demo(demo::DemoArgs),
     /// Restore: through a running service, or straight into a cluster
-    #[command(subcommand)]
+    #[command(subcommand, after_help = EXIT_CODES)]
     Restore(RestoreCommand),
 }
 
-/// The exit code tells what a restore came to: 0 completed, 3 partially failed, 4 failed or refused; 1 is any other
-/// error, 2 a command line that makes no sense.
+/// The end of the help of commands that run or watch a restore.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    the restore completed
+  1    an error that is not the restore's outcome
+  2    the command line makes no sense
+  3    the restore partially failed
+  4    the restore failed, or its specification was refused
+  130  no longer watching, because of Ctrl-C";
+
 #[derive(Subcommand, Clone, Debug)]
 enum RestoreCommand {
     /// Create a Restore, and with --wait watch it to its end
+    #[command(after_help = EXIT_CODES)]
     Create(Box<remote::CreateArgs>),
     /// Print one Restore
     Get(remote::NameArgs),
@@ -63,6 +72,7 @@ enum RestoreCommand {
     /// Watch a restore to its end
     ///
     /// A bar on a terminal, lines in a pipe, events as JSON with -o json. Comes back by itself when the connection breaks.
+    #[command(after_help = EXIT_CODES)]
     Watch(remote::NameArgs),
     /// List the items of a restore and what became of each
     Items(remote::ItemsArgs),
@@ -73,8 +83,10 @@ enum RestoreCommand {
     /// Restore a backup straight into a cluster, without Velero or a service
     ///
     /// Ctrl-C stops it at an item boundary; a second one at once.
+    #[command(after_help = EXIT_CODES)]
     Run(Box<local::RunArgs>),
     /// Print what `run` would do, without writing anything
+    #[command(after_help = EXIT_CODES)]
     Plan(Box<local::PlanArgs>),
 }
 

@@ -13,7 +13,7 @@ use super::restore_flags::{self, RestoreFlags, SourceFlags, Wanted};
 use super::{table, text, watch};
 use crate::api::grpc::{pb, spec};
 use crate::api::http::json;
-use crate::model::ItemState;
+use crate::model::{ItemState, Phase};
 use crate::service::RestoreView;
 
 /// `reprise restore create`.
@@ -247,7 +247,7 @@ fn row(view: &RestoreView) -> Vec<String> {
         view.backup_name.clone(),
         view.phase.as_str().to_owned(),
         text::number(view.progress.total_items),
-        format!("{} %", view.progress.percent()),
+        if view.phase == Phase::FailedValidation { "-".to_owned() } else { format!("{} %", view.progress.percent()) },
         text::number(view.errors),
         text::number(view.warnings),
         view.created_at.map(|time| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()).unwrap_or_default(),

@@ -28,6 +28,11 @@ impl Summary<'_> {
         let Self { view, failed, results } = self;
         let progress = &view.progress;
         let place = if view.sandbox { " in the sandbox" } else { "" };
+        if view.phase == Phase::FailedValidation {
+            let mut lines = vec![format!("Restore {} was refused{place}; nothing was restored", view.name)];
+            lines.extend(view.validation_errors.iter().map(|error| format!("  not valid: {error}")));
+            return lines;
+        }
         let mut lines = vec![format!(
             "Restore {} {}{place} after {}: {}",
             view.name,
@@ -42,7 +47,6 @@ impl Summary<'_> {
         if let Some(reason) = &view.failure_reason {
             lines.push(format!("  reason: {reason}"));
         }
-        lines.extend(view.validation_errors.iter().map(|error| format!("  not valid: {error}")));
         self.failures(failed, &mut lines);
         let all = |kept: &[TypedFinding], counted: u64| counted.max(u64::try_from(kept.len()).unwrap_or(u64::MAX));
         findings("error", &results.errors, all(&results.errors, view.errors), &mut lines);
@@ -90,7 +94,6 @@ const fn ended(phase: Phase) -> &'static str {
         Phase::Completed => "completed",
         Phase::PartiallyFailed => "partially failed",
         Phase::Failed => "failed",
-        Phase::FailedValidation => "was refused",
         _ => "is not over",
     }
 }

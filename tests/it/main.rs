@@ -10,6 +10,7 @@ mod api_shutdown;
 mod api_sse;
 mod api_support;
 mod architecture;
+mod cli;
 mod conformance;
 mod support;
 mod testbed;

@@ -23,7 +23,8 @@ use super::output;
 use super::restore_flags::{self, RestoreFlags, Wanted};
 use crate::archive::{self, Archive, ReadOptions};
 use crate::cluster::KubeCluster;
-use crate::controller::{convert, validate};
+use crate::controller::source::modifiers;
+use crate::controller::{Records, convert, validate};
 use crate::engine::Job;
 use crate::engine::collect::needs_labels;
 use crate::model::{RestoreName, label};
@@ -44,7 +45,7 @@ pub(super) struct LocalArgs {
     cluster: ClusterFlags,
     #[command(flatten)]
     engine: EngineFlags,
-    /// The namespace of Velero, where its ConfigMaps with settings for item actions are looked for
+    /// The namespace of Velero, where ConfigMaps with resource modifiers and settings of item actions are looked for
     #[arg(long, short = 'n', default_value = "velero", value_name = "NAMESPACE")]
     namespace: String,
 }
@@ -70,16 +71,10 @@ async fn prepare(args: &LocalArgs, name: Option<&str>) -> anyhow::Result<Prepare
     let settings = engine.settings()?;
     let source = Source::open(from, &std::env::vars().collect()).await?;
     take_source(&mut spec, &source)?;
-    if spec.resource_modifier.is_some() {
-        bail!(
-            "resource modifiers stand in a ConfigMap of Velero's namespace and need a service: use `reprise restore \
-             create`, or leave --resource-modifier-configmap out"
-        );
-    }
     let name: RestoreName = restore_flags::restore_name(name.or(file_name.as_deref()), &source.name, Timestamp::now())?;
-    let default_timeout = "4h0m0s";
-    validate::complete(&mut spec, default_timeout);
-    let validation_errors = validate::validate(&spec).errors;
+    // No asynchronous operation is waited for here; the value is what a service would put.
+    validate::complete(&mut spec, "4h0m0s");
+    let mut validation_errors = validate::validate(&spec).errors;
 
     let volumes = source.volumes().await?;
     if volumes.pod_volume_backups > 0 && spec.restore_pvs != Some(false) {
@@ -95,6 +90,13 @@ async fn prepare(args: &LocalArgs, name: Option<&str>) -> anyhow::Result<Prepare
         let (client, address) = cluster.client().await?;
         (client, Some(address))
     };
+    let modifiers = match modifiers(&Records::new(client.clone(), namespace), &spec).await {
+        Ok(modifiers) => modifiers.map(Arc::new),
+        Err(error) => {
+            validation_errors.push(error);
+            None
+        }
+    };
     let backup = source.backup.as_ref();
     let job = Job {
         restore_name: name.to_string(),
@@ -106,7 +108,7 @@ async fn prepare(args: &LocalArgs, name: Option<&str>) -> anyhow::Result<Prepare
         snapshot_move_data: backup.and_then(|backup| backup.spec.snapshot_move_data).unwrap_or_default(),
         spec: convert::restore_spec(&spec),
         volumes: volumes.volumes,
-        modifiers: None,
+        modifiers,
         settings,
     };
     let cluster = Arc::new(KubeCluster::new(client));

@@ -14,7 +14,7 @@ use crate::cli::text;
 use crate::engine;
 use crate::engine::plan::{LeftOut, Plan, PlannedItem};
 use crate::engine::ports::Cluster as _;
-use crate::model::{Bucket, Severity};
+use crate::model::{Bucket, GroupResource, Severity, Stage};
 
 /// `reprise restore plan`.
 #[derive(Args, Clone, Debug)]
@@ -58,7 +58,7 @@ fn count(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
 
-fn is_namespaces(resource: &crate::model::GroupResource) -> bool {
+fn is_namespaces(resource: &GroupResource) -> bool {
     *resource == "namespaces"
 }
 
@@ -81,12 +81,8 @@ fn lines(head: String, plan: &Plan) -> Vec<String> {
         }
     }
     for tier in plan.tiers.iter().filter(|tier| !is_namespaces(&tier.group_resource)) {
-        lines.push(format!(
-            "{} ({}), {}",
-            tier.group_resource,
-            text::number(count(tier.items.len())),
-            text::stage(tier.stage)
-        ));
+        let first = if tier.stage == Stage::CustomResourceDefinitions { ", before all others" } else { "" };
+        lines.push(format!("{} ({}){first}", tier.group_resource, text::number(count(tier.items.len()))));
         lines.extend(tier.items.iter().map(|item| format!("    {}", place(item))));
     }
     if !plan.left_out.is_empty() {
@@ -188,7 +184,7 @@ mod tests {
     use crate::archive::testing::Backup;
     use crate::archive::{Archive, ReadOptions};
     use crate::engine::plan::{PlannedNamespace, Tier};
-    use crate::model::{Finding, GroupResource, Reason, Stage};
+    use crate::model::{Finding, Reason};
 
     fn archive() -> Archive {
         let config = |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "shop", "name": name}});
@@ -240,7 +236,7 @@ mod tests {
                 "",
                 "namespaces to ensure (1)",
                 "    store (from shop)",
-                "configmaps (1), items",
+                "configmaps (1)",
                 "    store/a (from shop)",
                 "left out (1)",
                 "    configmaps store/b (from shop): completed: it is done",

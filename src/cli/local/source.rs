@@ -15,6 +15,7 @@ use super::one_backup::OneBackup;
 use crate::archive::{self, Archive, ReadOptions};
 use crate::controller::convert;
 use crate::engine::BackupVolumes;
+use crate::model::names::is_dns_subdomain;
 use crate::storage::credentials::{self, CredentialsSource};
 use crate::storage::{self, BackupStore, ClientConfig, Inputs, Layout, ObjectBackupStore, files};
 use crate::velero::{Backup, BackupStorageLocationSpec, ObjectStorageLocation, PodVolumeBackup};
@@ -222,7 +223,12 @@ fn backup_of(text: &[u8], what: &str) -> Result<Backup, Error> {
 fn name_of_tarball(path: &Path) -> String {
     let file = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let stem = [".tar.gz", ".tgz", ".gz"].iter().find_map(|suffix| file.strip_suffix(suffix)).unwrap_or(&file);
-    stem.strip_suffix("-data").unwrap_or(stem).to_owned()
+    let stem = stem.strip_suffix("-data").unwrap_or(stem).to_lowercase();
+    // Restores are named after it, and labels on what they create.
+    let is_fit = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '.';
+    let name: String = stem.chars().map(|letter| if is_fit(letter) { letter } else { '-' }).collect();
+    let name = name.trim_matches(['-', '.']);
+    if is_dns_subdomain(name) { name.to_owned() } else { "backup".to_owned() }
 }
 
 /// Backups that may have been meant: in the folder itself, or in its `backups`.
@@ -304,9 +310,14 @@ mod tests {
 
     #[test]
     fn a_tarball_is_called_after_its_backup() {
-        for (file, name) in
-            [("a/nightly.tar.gz", "nightly"), ("nightly-data.tar.gz", "nightly"), ("x.tgz", "x"), ("y", "y")]
-        {
+        for (file, name) in [
+            ("a/nightly.tar.gz", "nightly"),
+            ("nightly-data.tar.gz", "nightly"),
+            ("x.tgz", "x"),
+            ("My Backup_2.tar.gz", "my-backup-2"),
+            ("...", "backup"),
+            ("y", "y"),
+        ] {
             assert_eq!(name_of_tarball(Path::new(file)), name);
         }
     }
