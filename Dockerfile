@@ -10,7 +10,7 @@ COPY proto proto
 COPY src src
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin reprise && cp target/release/reprise /reprise
+    cargo build --profile dist --locked --bin reprise && cp target/dist/reprise /reprise
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /reprise /reprise

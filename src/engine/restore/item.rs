@@ -63,6 +63,8 @@ pub(super) struct Ending {
     guard: Guard,
     finished: Finished,
     name: Option<String>,
+    /// The item as messages name it.
+    what: String,
 }
 
 impl Item {
@@ -100,6 +102,7 @@ impl Item {
 
     /// Derives the outcome (restore-semantics 6.4).
     fn ending(self, end: End) -> Ending {
+        let what = self.display(&self.key.name);
         let (first_reason, first_message) =
             self.first.map_or((None, None), |(reason, text)| (Some(reason), Some(text)));
         let (outcome, reason, message, name) = match end {
@@ -120,13 +123,18 @@ impl Item {
             duration: self.begun.elapsed(),
             velero: VeleroCount::Restored,
         };
-        Ending { guard: self.guard, finished, name }
+        Ending { guard: self.guard, finished, name, what }
     }
 }
 
 impl Run {
     /// Tells how an item ended, and lets those who wait for it go on.
     pub(super) fn end(&self, ending: Ending) {
+        let outcome = ending.finished.outcome.as_str();
+        self.info(match ending.finished.reason {
+            Some(reason) => format!("{}: {outcome} ({})", ending.what, reason.as_str()),
+            None => format!("{}: {outcome}", ending.what),
+        });
         ending.guard.finish(ending.finished.outcome, ending.name);
         self.events.emit(Event::Finished(ending.finished));
     }
