@@ -13,7 +13,7 @@ use crate::telemetry::metrics::{Door, Metrics, Subscriber};
 /// How often an idle SSE stream carries a comment. Proxies commonly cut a silent connection after 30 to 60 s.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// How many streams may be open at a time: product.md's ten thousand subscribers and some room.
+/// How many streams may be open at a time: ten thousand subscribers, which a restore must bear, and some room.
 pub const MAX_STREAMS: usize = 12_000;
 
 /// What every handler has at hand; cheap to clone.

@@ -79,7 +79,7 @@ impl ClusterFlags {
     /// When no cluster is configured.
     pub(super) async fn client(&self) -> anyhow::Result<(Client, String)> {
         let options = KubeConfigOptions { context: self.kubecontext.clone(), ..KubeConfigOptions::default() };
-        let config = match (&self.kubeconfig, &self.kubecontext) {
+        let mut config = match (&self.kubeconfig, &self.kubecontext) {
             (Some(file), _) => {
                 let read =
                     Kubeconfig::read_from(file).with_context(|| format!("--kubeconfig: read {}", file.display()))?;
@@ -92,6 +92,8 @@ impl ClusterFlags {
                 .await
                 .context("find a cluster: name a kubeconfig by --kubeconfig or KUBECONFIG, or try --sandbox")?,
         };
+        // The engine sorts failures and tries again itself, visibly and within its own bounds.
+        config.default_retry = false;
         let address = config.cluster_url.to_string();
         Ok((Client::try_from(config).context("set up the Kubernetes client")?, address))
     }

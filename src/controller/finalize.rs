@@ -9,6 +9,7 @@ use super::execute::Executor;
 use super::stores::OpenLocation;
 use super::{status, upload};
 use crate::engine::events::{Event, Events};
+use crate::engine::retry::{Attempts, Backoff, retrying};
 use crate::model::{Bucket, Finding, Phase, Reason, Results, Severity, Target, label};
 use crate::progress::RestoreProgress;
 use crate::velero::Restore;
@@ -50,7 +51,9 @@ pub(super) async fn finalize(
 async fn stub_group_snapshots(executor: &Executor, restore: &str) -> Option<Finding> {
     let target = Target::new("groupsnapshot.storage.k8s.io", "v1beta2", "volumegroupsnapshotcontents", "");
     let selector = format!("{}={restore}", label::RESTORE_NAME);
-    let error = executor.cluster.list(&target, &selector).await.err()?;
+    let listed =
+        retrying(Backoff::default(), &mut Attempts::default(), || executor.cluster.list(&target, &selector)).await;
+    let error = listed.err()?;
     let message = format!(
         "failed to list stub VolumeGroupSnapshotContents: {error} \
          (get volumegroupsnapshotcontents.groupsnapshot.storage.k8s.io)"

@@ -99,7 +99,7 @@ impl Records {
     /// # Errors
     /// Those of the API server; also when there is none.
     pub async fn backup(&self, name: &str) -> kube::Result<Backup> {
-        self.api::<Backup>().get(name).await
+        patiently(|| async { self.api::<Backup>().get(name).await }).await
     }
 
     /// The Backups of a schedule.
@@ -109,7 +109,7 @@ impl Records {
     pub async fn backups_of_schedule(&self, schedule: &str) -> kube::Result<Vec<Backup>> {
         let label = crate::model::label::SCHEDULE_NAME;
         let parameters = ListParams::default().labels(&format!("{label}={schedule}"));
-        Ok(self.api::<Backup>().list(&parameters).await?.items)
+        Ok(patiently(|| async { self.api::<Backup>().list(&parameters).await }).await?.items)
     }
 
     /// The BackupStorageLocation of this name.
@@ -117,7 +117,7 @@ impl Records {
     /// # Errors
     /// Those of the API server; also when there is none.
     pub async fn location(&self, name: &str) -> kube::Result<BackupStorageLocation> {
-        self.api::<BackupStorageLocation>().get(name).await
+        patiently(|| async { self.api::<BackupStorageLocation>().get(name).await }).await
     }
 
     /// The PodVolumeBackups of a backup.
@@ -128,7 +128,7 @@ impl Records {
         let label = crate::model::label::BACKUP_NAME;
         let value = crate::model::label::valid_name(backup);
         let parameters = ListParams::default().labels(&format!("{label}={value}"));
-        Ok(self.api::<PodVolumeBackup>().list(&parameters).await?.items)
+        Ok(patiently(|| async { self.api::<PodVolumeBackup>().list(&parameters).await }).await?.items)
     }
 
     /// One key of a Secret; `None` where the Secret or the key is missing.
@@ -136,7 +136,7 @@ impl Records {
     /// # Errors
     /// Those of the API server.
     pub async fn secret(&self, name: &str, key: &str) -> kube::Result<Option<Vec<u8>>> {
-        let secret = self.api::<Secret>().get_opt(name).await?;
+        let secret = patiently(|| async { self.api::<Secret>().get_opt(name).await }).await?;
         Ok(secret.and_then(|secret| secret.data?.remove(key)).map(|bytes| bytes.0))
     }
 
@@ -145,6 +145,34 @@ impl Records {
     /// # Errors
     /// Those of the API server.
     pub async fn config_map(&self, name: &str) -> kube::Result<Option<ConfigMap>> {
-        self.api::<ConfigMap>().get_opt(name).await
+        patiently(|| async { self.api::<ConfigMap>().get_opt(name).await }).await
+    }
+}
+
+/// Tries of a read, with pauses of 0.1 s doubled each time: three seconds, as somebody waits for the answer.
+const READ_TRIES: u32 = 6;
+
+/// Reads again after a failure that may pass, so that one bad moment of the API server does not refuse a Restore.
+async fn patiently<T, F, R>(mut read: F) -> kube::Result<T>
+where
+    F: FnMut() -> R,
+    R: Future<Output = kube::Result<T>>,
+{
+    let mut pause = FIRST_PAUSE;
+    for _ in 1..READ_TRIES {
+        match read().await {
+            Err(error) if may_pass(&error) => tokio::time::sleep(pause).await,
+            answer => return answer,
+        }
+        pause *= 2;
+    }
+    read().await
+}
+
+fn may_pass(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.code == 429 || status.code >= 500,
+        kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => true,
+        _ => false,
     }
 }

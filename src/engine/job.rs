@@ -61,7 +61,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            // Measured on two cores: a bare loop of POSTs is fastest with 8 in flight (see docs/performance.md);
+            // Measured on two cores: a bare loop of POSTs is fastest with 8 in flight;
             // each item has one to three requests in sequence, so twice as many items keep 8 requests under way.
             concurrency: 16,
             terminating_resource_timeout: Duration::from_secs(600),

@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn includes_that_match_nothing_take_nothing() {
-        // product 9: where Velero takes everything.
+        // where Velero takes everything.
         for excludes in [vec![], vec!["c18-db"]] {
             let lists = IncludesExcludes::namespaces(&list(&["c18-none-*"]), &list(&excludes), CANDIDATES).unwrap();
             assert!(!lists.include_everything());

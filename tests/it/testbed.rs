@@ -114,34 +114,64 @@ async fn a_control_plane_of_a_tests_own_has_its_users_audit_log_and_controllers_
     panic!("{} is still there", folder.display());
 }
 
-#[test]
-fn a_child_process_ends_when_it_is_told_to_and_when_its_keeper_loses_its_parent() {
-    let folder = tempfile::tempdir().unwrap();
-    let log = folder.path().join("log");
+/// A shell that says its process id and goes on until it is ended, with this reaction to SIGTERM.
+fn endless(on_term: &str) -> std::process::Command {
     let mut command = std::process::Command::new("sh");
-    command.args(["-c", "trap 'echo bye; exit 3' TERM; echo pid $$; while :; do sleep 0.05; done"]);
-    let pid = |log: &std::path::Path| loop {
+    command.args(["-c", &format!("trap '{on_term}' TERM; echo pid $$; while :; do sleep 0.05; done")]);
+    command
+}
+
+fn pid_in(log: &std::path::Path) -> String {
+    loop {
         let text = std::fs::read_to_string(log).unwrap_or_default();
         if let Some(pid) = text.lines().find_map(|l| l.strip_prefix("pid ")) {
             break pid.to_string();
         }
         std::thread::sleep(Duration::from_millis(10));
-    };
+    }
+}
+
+fn alive(pid: &str) -> bool {
+    std::process::Command::new("kill").args(["-0", pid]).stderr(std::process::Stdio::null()).status().unwrap().success()
+}
+
+fn ends(pid: &str) -> bool {
+    (0..500).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        !alive(pid)
+    })
+}
+
+#[test]
+fn a_child_process_ends_when_it_is_told_to_and_when_its_keeper_loses_its_parent() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let command = endless("echo bye; exit 3");
 
     let mut told = process::Process::start("told", &command, &log).unwrap();
-    pid(&log);
+    pid_in(&log);
     let status = told.terminate(Duration::from_secs(10)).unwrap();
     assert_eq!(status.code(), Some(3));
     assert!(std::fs::read_to_string(&log).unwrap().contains("bye"));
 
     let lost = process::Process::start("lost", &command, &log).unwrap();
-    let child = pid(&log);
+    let child = pid_in(&log);
     drop(lost);
-    let gone = (0..500).any(|_| {
-        std::thread::sleep(Duration::from_millis(10));
-        !std::path::Path::new("/proc").join(&child).exists()
-    });
-    assert!(gone || !std::path::Path::new("/proc").exists(), "process {child} is still there");
+    assert!(ends(&child), "process {child} is still there");
+}
+
+#[test]
+fn a_child_process_that_ignores_a_signal_to_its_group_still_ends_with_its_parent() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let stubborn = process::Process::start("stubborn", &endless(""), &log).unwrap();
+    let child = pid_in(&log);
+    let group = format!("-{}", stubborn.group());
+    assert!(std::process::Command::new("kill").args(["-TERM", "--", &group]).status().unwrap().success());
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(alive(&child), "it ignores SIGTERM, so this test would prove nothing");
+    drop(stubborn);
+    assert!(ends(&child), "process {child} is still there");
 }
 
 fn s3_client(server: &S3Server, bucket: &str, secret: &str) -> AmazonS3 {

@@ -405,7 +405,7 @@ mod recorded {
     fn namespace_wildcards_take_what_velero_took_except_when_they_match_nothing() {
         compare("18-namespace-wildcards", |name, plan, planned, restored| {
             if name.starts_with("c18-no-match") {
-                // product 9: nothing is taken, where Velero took everything.
+                // nothing is taken, where Velero took everything.
                 assert!(planned.is_empty() && plan.findings.is_empty() && !restored.is_empty(), "{name}");
             } else {
                 assert_eq!(planned, restored, "{name}");

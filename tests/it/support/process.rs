@@ -1,17 +1,20 @@
 //! Child processes that never outlive the test process.
 
 use std::fs::File;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// Runs "$@" and kills it when standard input ends, which it does when whoever holds the other end of the pipe is gone,
-/// by whatever way: the kernel closes it. That holds for panics, for `exit` (statics are not dropped) and for SIGKILL.
+/// by whatever way: the kernel closes it. That holds for panics, for `exit` (statics are not dropped) and for SIGKILL. A
+/// signal to the whole process group (Ctrl-C, `timeout`) must not take the watcher along: a kube-apiserver that is asked
+/// to end after its etcd did waits for ever, so somebody has to be left to kill it.
 const KEEPER: &str = r#"
 exec 3<&0
 "$@" 3<&- </dev/null &
 child=$!
-{ cat <&3 >/dev/null; kill -KILL "$child"; } 2>/dev/null &
+{ trap '' HUP INT TERM; cat <&3 >/dev/null; kill -KILL "$child"; } 2>/dev/null &
 watcher=$!
 exec 3<&- </dev/null
 trap 'kill -TERM "$child" 2>/dev/null' TERM
@@ -46,12 +49,18 @@ impl Process {
             keeper.current_dir(folder);
         }
         let keeper = keeper
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(output)
             .stderr(errors)
             .spawn()
             .map_err(|e| format!("starting {name}: {e}"))?;
         Ok(Self { keeper, name: name.to_string(), log: log.to_path_buf() })
+    }
+
+    /// The process group of the keeper and of what it runs.
+    pub(crate) fn group(&self) -> u32 {
+        self.keeper.id()
     }
 
     /// How it ended, if it has.
@@ -112,6 +121,7 @@ impl FolderKeeper {
                 "keeper",
             ])
             .arg(folder)
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
