@@ -130,7 +130,7 @@ pub(super) async fn create(args: CreateArgs, stop: &CancellationToken) -> anyhow
     let client = Client::connect(&server.server).await?;
     let view = client.create(request).await?;
     if wait {
-        return watch::watch(&client, &view.name, &mut Display::new(output.output), stop).await;
+        return follow(&client, &view.name, output, stop).await;
     }
     match output.output {
         Format::Json => output::line(&json::restore(view))?,
@@ -147,7 +147,18 @@ pub(super) async fn create(args: CreateArgs, stop: &CancellationToken) -> anyhow
 /// Watches a Restore to its end.
 pub(super) async fn watch(args: NameArgs, stop: &CancellationToken) -> anyhow::Result<Exit> {
     let client = Client::connect(&args.server.server).await?;
-    watch::watch(&client, &args.name, &mut Display::new(args.output.output), stop).await
+    follow(&client, &args.name, args.output, stop).await
+}
+
+async fn follow(client: &Client, name: &str, output: OutputArgs, stop: &CancellationToken) -> anyhow::Result<Exit> {
+    let exit = watch::watch(client, name, &mut Display::new(output.output), stop).await?;
+    if exit == Exit::Interrupted {
+        let server = client.server();
+        output::notice(&format!(
+            "no longer watching; the restore goes on: reprise restore watch {name} --server {server}"
+        ));
+    }
+    Ok(exit)
 }
 
 /// Prints one Restore.

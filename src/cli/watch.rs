@@ -31,7 +31,7 @@ enum End {
     Interrupted,
 }
 
-/// Follows a restore and says what it came to.
+/// Follows a restore and says what it came to; [`Exit::Interrupted`] when `stop` fires before its end.
 ///
 /// # Errors
 /// When there is no such restore, or the service stays away.
@@ -43,10 +43,6 @@ pub(super) async fn watch(
 ) -> anyhow::Result<Exit> {
     let Some(view) = follow(client, name, display, stop).await? else {
         display.close();
-        output::notice(&format!(
-            "no longer watching; the restore goes on: reprise restore watch {name} --server {}",
-            client.server()
-        ));
         return Ok(Exit::Interrupted);
     };
     if !display.is_json() {
