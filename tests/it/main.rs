@@ -10,5 +10,8 @@ mod api_shutdown;
 mod api_sse;
 mod api_support;
 mod conformance;
+mod service;
+mod storage_s3;
 mod support;
 mod testbed;
+mod velero_crds;
