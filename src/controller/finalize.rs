@@ -11,6 +11,7 @@ use super::source::Source;
 use super::stores::OpenLocation;
 use super::{status, upload};
 use crate::engine::events::{Event, Events};
+use crate::engine::retry::{Attempts, Backoff, retrying};
 use crate::model::{Bucket, Finding, Phase, Reason, RestoreSpec, Results, Severity, Target, label};
 use crate::progress::RestoreProgress;
 use crate::velero::Restore;
@@ -49,7 +50,7 @@ pub(super) async fn finalize(
     }
     let (warnings, errors) = (results.warnings.count(), results.errors.count());
     let phase = if errors > 0 { Phase::PartiallyFailed } else { Phase::Completed };
-    executor.records.patch_for_good(name, &status::ended(phase, warnings, errors, Timestamp::now()), stop).await;
+    executor.write_end(name, &status::ended(phase, warnings, errors, Timestamp::now()), stop).await;
     followed.finish(phase, None);
 }
 
@@ -58,7 +59,8 @@ pub(super) async fn finalize(
 async fn stub_group_snapshots(executor: &Executor, restore: &str) -> Option<Finding> {
     let target = Target::new("groupsnapshot.storage.k8s.io", "v1beta2", "volumegroupsnapshotcontents", "");
     let selector = format!("{}={restore}", label::RESTORE_NAME);
-    let error = executor.cluster.list(&target, &selector).await.err()?;
+    let list = || executor.cluster.list(&target, &selector);
+    let error = retrying(Backoff::default(), &mut Attempts::default(), list).await.err()?;
     let message = format!(
         "failed to list stub VolumeGroupSnapshotContents: {error} \
          (get volumegroupsnapshotcontents.groupsnapshot.storage.k8s.io)"
