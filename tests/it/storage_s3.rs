@@ -34,17 +34,17 @@ async fn open(server: &S3Server, bucket: &str, prefix: &str, profile: &str, secr
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_does_what_every_store_must_do() {
-    let server = S3Server::start(&["b"]);
-    storage::testing::contract(open(&server, "b", "", "backups", SECRET_KEY).await).await;
+    let server = S3Server::start(&["backups"]);
+    storage::testing::contract(open(&server, "backups", "", "backups", SECRET_KEY).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_the_bucket_s_own_and_a_signed_address_needs_no_credentials() {
-    let server = S3Server::start(&["b"]);
-    let store = open(&server, "b", "cluster-a", "backups", SECRET_KEY).await;
+    let server = S3Server::start(&["backups"]);
+    let store = open(&server, "backups", "cluster-a", "backups", SECRET_KEY).await;
     let key = format!("cluster-a/restores/{0}/restore-{0}-results.gz", "r".repeat(253));
     store.put(&key, Bytes::from_static(b"results")).await.unwrap();
-    assert_eq!(server.keys("b", ""), [key.clone()]);
+    assert_eq!(server.keys("backups", ""), [key.clone()]);
     let address = store.presign_get(&key, std::time::Duration::from_secs(60)).await.unwrap();
     let answer = reqwest::get(&address).await.unwrap();
     assert_eq!((answer.status().as_u16(), answer.bytes().await.unwrap()), (200, Bytes::from_static(b"results")));
@@ -52,10 +52,10 @@ async fn keys_are_the_bucket_s_own_and_a_signed_address_needs_no_credentials() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_credentials_are_denied_and_said_to_be() {
-    let server = S3Server::start(&["b"]);
-    server.put("b", "k", "x");
+    let server = S3Server::start(&["backups"]);
+    server.put("backups", "k", "x");
     for (profile, secret) in [("backups", "wrong"), ("default", SECRET_KEY)] {
-        let store = open(&server, "b", "", profile, secret).await;
+        let store = open(&server, "backups", "", profile, secret).await;
         let failures = [
             store.get("k", 10).await.map(|_| ()).unwrap_err(),
             store.stream("k").await.map(|_| ()).unwrap_err(),
@@ -68,7 +68,7 @@ async fn wrong_credentials_are_denied_and_said_to_be() {
             assert!(!error.is_retryable() && error.to_string().contains("credentials"), "{error}");
         }
     }
-    assert_eq!(server.get("b", "k").unwrap(), "x");
+    assert_eq!(server.get("backups", "k").unwrap(), "x");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,8 +99,8 @@ async fn a_bucket_that_is_not_there_is_no_passing_failure() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_does_not_answer_is_a_passing_failure() {
-    let server = S3Server::start(&["b"]);
-    let store = open(&server, "b", "", "backups", SECRET_KEY).await;
+    let server = S3Server::start(&["backups"]);
+    let store = open(&server, "backups", "", "backups", SECRET_KEY).await;
     drop(server);
     let started = std::time::Instant::now();
     let error = store.get("k", 10).await.unwrap_err();

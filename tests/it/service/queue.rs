@@ -5,9 +5,10 @@ use std::time::Duration;
 use reprise::api::grpc::pb;
 use reprise::api::grpc::pb::restore_event::Event;
 use serde_json::{Value, json};
+use tokio_stream::StreamExt as _;
 
 use super::client::slow;
-use super::served::{Served, until};
+use super::served::{PATIENCE, Served, until};
 use super::world::{World, config_maps};
 
 async fn phase(served: &Served, name: &str) -> Value {
@@ -66,9 +67,16 @@ async fn one_that_is_deleted_while_it_waits_never_runs() {
         (view["queuePosition"] == 1).then_some(())
     })
     .await;
+    let mut all = served.grpc().await.watch_restores(pb::WatchRestoresRequest {}).await.unwrap().into_inner();
     let path = world.velero("restores/second");
     world.ask(http::Method::DELETE, &path, None).await.unwrap();
     until("it is gone", async || world.get(&path).await.is_none().then_some(())).await;
+    loop {
+        let event = tokio::time::timeout(PATIENCE, all.next()).await.unwrap().unwrap().unwrap();
+        if let (Some(Event::Deleted(_)), "second") = (&event.event, event.name.as_str()) {
+            break;
+        }
+    }
     assert_eq!(served.ended("first").await.phase(), pb::Phase::Completed);
     assert_eq!(served.get("/api/v1/restores/second").await.0, 404);
     assert_eq!(world.get("/api/v1/namespaces/two").await, None);
