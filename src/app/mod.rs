@@ -140,6 +140,7 @@ impl Running {
         );
         let executor = Executor {
             records,
+            restores: restores.clone(),
             cluster: Arc::clone(&cluster) as _,
             stores,
             hub,

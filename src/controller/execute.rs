@@ -13,7 +13,7 @@ use super::finalize;
 use super::records::Records;
 use super::source::{Source, message, modifiers};
 use super::stores::{OpenLocation, Stores};
-use super::{convert, status, upload};
+use super::{Restores, convert, status, upload};
 use crate::archive::{self, Archive, NameCheck, ReadOptions};
 use crate::engine::collect::needs_labels;
 use crate::engine::events::{Event, Events, LogLevel};
@@ -34,6 +34,8 @@ const DOWNLOAD_CHUNKS: usize = 16;
 pub struct Executor {
     /// Velero's own objects.
     pub records: Records,
+    /// What is known of them: the last word of a restore is there before its streams end.
+    pub restores: Restores,
     /// The cluster that is restored into.
     pub cluster: Arc<dyn Cluster>,
     /// Opens backup locations.
@@ -75,7 +77,7 @@ impl Executor {
             Err(Fatal(reason)) => {
                 followed.log(LogLevel::Error, "controller", &reason);
                 let patch = status::failed(&reason, Timestamp::now());
-                self.records.patch_for_good(name, &patch, stop).await;
+                self.write_end(name, &patch, stop).await;
                 followed.finish(Phase::Failed, Some(reason));
             }
         }
@@ -87,6 +89,13 @@ impl Executor {
         let Some(event) = RestoreEvent::of_end(progress.phase) else { return };
         self.metrics.restore(event, &restore.spec.schedule_name);
         self.metrics.restore_took(progress.phase, took);
+    }
+
+    /// Writes the terminal phase, and lets readers see it before the watch tells.
+    pub(super) async fn write_end(&self, name: &str, patch: &Value, stop: &CancellationToken) {
+        if let Some(written) = self.records.patch_for_good(name, patch, stop).await {
+            self.restores.remember(written);
+        }
     }
 
     /// Finalizes a restore whose items were done by a process that has ended.
@@ -146,6 +155,7 @@ impl Executor {
                 return Ok(Some(Outcome { location, report }));
             }
         };
+        log_ignored(archive.stats(), followed);
         let writer = {
             let stop_writing = CancellationToken::new();
             let task = status::write_progress(self.records.clone(), Arc::clone(followed), stop_writing.clone());
@@ -274,6 +284,19 @@ impl Executor {
         followed.set_phase(phase);
         let finalizing = finalize::Finalizing { restore, location: &location };
         finalize::finalize(self, &finalizing, results, followed, stop).await;
+    }
+}
+
+/// Says in the restore's log what of the tarball is not looked at, so that nothing is missed silently.
+fn log_ignored(stats: &archive::Stats, followed: &RestoreProgress) {
+    let ignored = [
+        (stats.links, "links or devices"),
+        (stats.unexpected, "files where no item can be"),
+        (u64::from(stats.trailing_garbage), "stretch of bytes after its end"),
+    ];
+    for (count, what) in ignored.into_iter().filter(|(count, _)| *count > 0) {
+        let message = format!("the backup tarball has {count} {what}, which a backup does not have: ignored");
+        followed.log(LogLevel::Warning, "archive", &message);
     }
 }
 

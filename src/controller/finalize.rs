@@ -42,7 +42,7 @@ pub(super) async fn finalize(
     }
     let (warnings, errors) = (results.warnings.count(), results.errors.count());
     let phase = if errors > 0 { Phase::PartiallyFailed } else { Phase::Completed };
-    executor.records.patch_for_good(name, &status::ended(phase, warnings, errors, Timestamp::now()), stop).await;
+    executor.write_end(name, &status::ended(phase, warnings, errors, Timestamp::now()), stop).await;
     followed.finish(phase, None);
 }
 
@@ -51,9 +51,8 @@ pub(super) async fn finalize(
 async fn stub_group_snapshots(executor: &Executor, restore: &str) -> Option<Finding> {
     let target = Target::new("groupsnapshot.storage.k8s.io", "v1beta2", "volumegroupsnapshotcontents", "");
     let selector = format!("{}={restore}", label::RESTORE_NAME);
-    let listed =
-        retrying(Backoff::default(), &mut Attempts::default(), || executor.cluster.list(&target, &selector)).await;
-    let error = listed.err()?;
+    let list = || executor.cluster.list(&target, &selector);
+    let error = retrying(Backoff::default(), &mut Attempts::default(), list).await.err()?;
     let message = format!(
         "failed to list stub VolumeGroupSnapshotContents: {error} \
          (get volumegroupsnapshotcontents.groupsnapshot.storage.k8s.io)"

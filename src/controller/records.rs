@@ -15,6 +15,9 @@ use crate::velero::{Backup, BackupStorageLocation, PodVolumeBackup, Restore};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// Tries of a read: about 13 s in all.
+const READS: u32 = 8;
+
 /// The objects of Velero's namespace.
 #[derive(Clone)]
 pub struct Records {
@@ -99,7 +102,8 @@ impl Records {
     /// # Errors
     /// Those of the API server; also when there is none.
     pub async fn backup(&self, name: &str) -> kube::Result<Backup> {
-        patiently(|| async { self.api::<Backup>().get(name).await }).await
+        let api = self.api::<Backup>();
+        patiently(|| api.get(name)).await
     }
 
     /// The Backups of a schedule.
@@ -109,7 +113,8 @@ impl Records {
     pub async fn backups_of_schedule(&self, schedule: &str) -> kube::Result<Vec<Backup>> {
         let label = crate::model::label::SCHEDULE_NAME;
         let parameters = ListParams::default().labels(&format!("{label}={schedule}"));
-        Ok(patiently(|| async { self.api::<Backup>().list(&parameters).await }).await?.items)
+        let api = self.api::<Backup>();
+        Ok(patiently(|| api.list(&parameters)).await?.items)
     }
 
     /// The BackupStorageLocation of this name.
@@ -117,7 +122,8 @@ impl Records {
     /// # Errors
     /// Those of the API server; also when there is none.
     pub async fn location(&self, name: &str) -> kube::Result<BackupStorageLocation> {
-        patiently(|| async { self.api::<BackupStorageLocation>().get(name).await }).await
+        let api = self.api::<BackupStorageLocation>();
+        patiently(|| api.get(name)).await
     }
 
     /// The PodVolumeBackups of a backup.
@@ -128,7 +134,8 @@ impl Records {
         let label = crate::model::label::BACKUP_NAME;
         let value = crate::model::label::valid_name(backup);
         let parameters = ListParams::default().labels(&format!("{label}={value}"));
-        Ok(patiently(|| async { self.api::<PodVolumeBackup>().list(&parameters).await }).await?.items)
+        let api = self.api::<PodVolumeBackup>();
+        Ok(patiently(|| api.list(&parameters)).await?.items)
     }
 
     /// One key of a Secret; `None` where the Secret or the key is missing.
@@ -136,7 +143,8 @@ impl Records {
     /// # Errors
     /// Those of the API server.
     pub async fn secret(&self, name: &str, key: &str) -> kube::Result<Option<Vec<u8>>> {
-        let secret = patiently(|| async { self.api::<Secret>().get_opt(name).await }).await?;
+        let api = self.api::<Secret>();
+        let secret = patiently(|| api.get_opt(name)).await?;
         Ok(secret.and_then(|secret| secret.data?.remove(key)).map(|bytes| bytes.0))
     }
 
@@ -145,34 +153,36 @@ impl Records {
     /// # Errors
     /// Those of the API server.
     pub async fn config_map(&self, name: &str) -> kube::Result<Option<ConfigMap>> {
-        patiently(|| async { self.api::<ConfigMap>().get_opt(name).await }).await
+        let api = self.api::<ConfigMap>();
+        patiently(|| api.get_opt(name)).await
     }
 }
 
-/// Tries of a read, with pauses of 0.1 s doubled each time: three seconds, as somebody waits for the answer.
-const READ_TRIES: u32 = 6;
-
-/// Reads again after a failure that may pass, so that one bad moment of the API server does not refuse a Restore.
+/// Reads, and again where a failure may pass: what is read here decides whether a restore is valid or fails for good,
+/// which a busy API server must not decide.
 async fn patiently<T, F, R>(mut read: F) -> kube::Result<T>
 where
     F: FnMut() -> R,
     R: Future<Output = kube::Result<T>>,
 {
     let mut pause = FIRST_PAUSE;
-    for _ in 1..READ_TRIES {
+    for _ in 1..READS {
         match read().await {
-            Err(error) if may_pass(&error) => tokio::time::sleep(pause).await,
+            Err(error) if may_pass(&error) => {
+                tracing::debug!(%error, ?pause, "a read failed; trying again");
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
             answer => return answer,
         }
-        pause *= 2;
     }
     read().await
 }
 
 fn may_pass(error: &kube::Error) -> bool {
     match error {
-        kube::Error::Api(status) => status.code == 429 || status.code >= 500,
-        kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => true,
+        kube::Error::Api(status) => matches!(status.code, 429 | 500 | 502 | 503 | 504),
+        kube::Error::Service(_) | kube::Error::HyperError(_) | kube::Error::ReadEvents(_) => true,
         _ => false,
     }
 }

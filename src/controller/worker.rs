@@ -100,10 +100,14 @@ impl Restores {
         *self.inner.synced.borrow()
     }
 
-    /// Takes in what a write returned, so that readers see it before the watch tells.
+    /// Takes in what a write returned, so that readers see it before the watch tells. An older state of the same
+    /// object, which the watch tells late, is left aside.
     pub fn remember(&self, restore: Restore) {
         let name = restore.name_any();
-        self.state().by_name.insert(name, Arc::new(restore));
+        let mut state = self.state();
+        if !state.by_name.get(&name).is_some_and(|known| is_newer(known, &restore)) {
+            state.by_name.insert(name, Arc::new(restore));
+        }
     }
 
     fn enqueue(&self, restore: &Restore) {
@@ -152,6 +156,14 @@ impl Restores {
     fn is_running(&self, name: &str) -> bool {
         self.state().running.as_deref() == Some(name)
     }
+}
+
+/// Whether `known` is a later state of the same object. Resource versions of one resource can be compared as numbers
+/// since Kubernetes 1.35 (KEP-5504), and always could on etcd; where they are none, what comes is taken.
+fn is_newer(known: &Restore, other: &Restore) -> bool {
+    let version = |restore: &Restore| restore.metadata.resource_version.as_ref()?.parse::<u128>().ok();
+    let versions = version(known).zip(version(other));
+    known.metadata.uid == other.metadata.uid && versions.is_some_and(|(known, other)| known > other)
 }
 
 /// Watches and runs Restores until it is told to stop.
@@ -323,9 +335,7 @@ impl Controller {
         let (Some(source), true) = (source, errors.is_empty()) else {
             tracing::info!(restore = name, ?errors, "the Restore is not valid");
             let patch = status::failed_validation(&spec, &errors);
-            if let Some(written) = self.executor.records.patch_for_good(&name, &patch, stop).await {
-                self.restores.remember(written);
-            }
+            self.executor.write_end(&name, &patch, stop).await;
             self.executor.metrics.restore(RestoreEvent::Attempt, &spec.schedule_name);
             self.executor.metrics.restore(RestoreEvent::ValidationFailed, &spec.schedule_name);
             if let Some(followed) = self.executor.hub.get(&name) {

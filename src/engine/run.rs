@@ -13,6 +13,7 @@ use super::job::Job;
 use super::plan::{LeftOut, Plan, PlannedItem, Tier};
 use super::ports::{ApiError, Cluster};
 use super::restore::{Parts, Run};
+use super::retry::{Attempts, Backoff, retrying};
 use crate::archive::{Archive, EntryId};
 use crate::model::{GroupResource, ItemId, ItemKey, Origin, Outcome, Reason, Results, Stage};
 
@@ -55,7 +56,7 @@ pub async fn run(
     events: Arc<dyn Events>,
     stop: CancellationToken,
 ) -> Result<Report, ApiError> {
-    let discovery = cluster.discovery(true).await?;
+    let discovery = retrying(Backoff::default(), &mut Attempts::default(), || cluster.discovery(true)).await?;
     let Collected { plan, filters } = plan(&job, &archive, &discovery);
     let mut report = Report::default();
     for (finding, reason) in &plan.findings {

@@ -94,6 +94,15 @@ impl Service {
         self.hub.get(name.as_str())
     }
 
+    /// The progress of a Restore that has not ended. One that was only just made can be asked for before the
+    /// controller has seen it; it is followed from here on then, so that a stream of it lasts until its end.
+    fn followed_or_new(&self, name: &RestoreName, record: &Record) -> Option<Arc<RestoreProgress>> {
+        match self.followed(name) {
+            None if !record.phase.is_terminal() => self.hub.create(name).ok().or_else(|| self.followed(name)),
+            known => known,
+        }
+    }
+
     /// Items of a restore that ended before this process began: what its resource list has kept.
     async fn recorded_items(&self, name: &RestoreName) -> Result<Vec<ItemState>, Error> {
         let record = self.record(name).await?;
@@ -128,7 +137,7 @@ impl Restores for Service {
 
     async fn watch(&self, name: &RestoreName, after: Option<u64>) -> Result<BoxStream<'static, WatchEvent>, Error> {
         let record = self.record(name).await?;
-        let Some(followed) = self.followed(name) else {
+        let Some(followed) = self.followed_or_new(name, &record) else {
             let view = self.view(record);
             return Ok(ended_before(view));
         };
@@ -219,8 +228,8 @@ impl Restores for Service {
     }
 
     async fn logs(&self, name: &RestoreName, follow: bool) -> Result<BoxStream<'static, LogLine>, Error> {
-        self.record(name).await?;
-        if let Some(followed) = self.followed(name) {
+        let record = self.record(name).await?;
+        if let Some(followed) = self.followed_or_new(name, &record) {
             return Ok(followed.log_lines(follow).into_stream().map(|text| LogLine { text }).boxed());
         }
         let text = self.records.log(name.as_str()).await?;
@@ -266,14 +275,10 @@ fn recorded_progress(record: &Record) -> Progress {
     }
 }
 
-/// The stream of a restore that nobody here follows: its state, and the end where it has ended.
+/// The stream of a restore that ended before this process began, or longer ago than is kept: its state, and the end.
 fn ended_before(view: RestoreView) -> BoxStream<'static, WatchEvent> {
-    let snapshot = WatchEvent::Snapshot(Box::new(view.clone()));
-    let mut events = vec![snapshot];
-    if view.phase.is_terminal() {
-        events.push(WatchEvent::Ended(Box::new(view)));
-    }
-    stream::iter(events).boxed()
+    let view = Box::new(view);
+    stream::iter([WatchEvent::Snapshot(view.clone()), WatchEvent::Ended(view)]).boxed()
 }
 
 /// A results file has no typed reasons.

@@ -168,10 +168,14 @@ fn nature(error: &object_store::Error) -> Nature {
         }
         // The client's error with the status code has a private type; its text begins with the code.
         let text = error.to_string();
-        if let Some(status) = text.strip_prefix("Server returned non-2xx status code: ")
-            && (status.starts_with('5') || status.starts_with("429") || status.starts_with("408"))
-        {
-            return Nature::Passing;
+        if let Some(status) = text.strip_prefix("Server returned non-2xx status code: ") {
+            if status.starts_with('5') || status.starts_with("429") || status.starts_with("408") {
+                return Nature::Passing;
+            }
+            // Of single objects the client says so itself; of a listing it does not.
+            if status.starts_with("401") || status.starts_with("403") {
+                return Nature::Denied;
+            }
         }
         if text.starts_with("Server returned error response: ") {
             return Nature::Passing; // only InternalError and SlowDown end like this
@@ -210,6 +214,8 @@ mod tests {
         }
         assert!(generic(io::Error::from(io::ErrorKind::ConnectionReset)).is_retryable());
         assert!(!generic("Server returned non-2xx status code: 400 Bad Request: ").is_retryable());
+        let denied = generic("Server returned non-2xx status code: 403 Forbidden: <Code>AccessDenied</Code>");
+        assert!(matches!(denied, Error::Denied { .. }));
         assert!(!generic(io::Error::from(io::ErrorKind::InvalidData)).is_retryable());
         assert!(matches!(generic(io::Error::from(io::ErrorKind::PermissionDenied)), Error::Denied { .. }));
     }

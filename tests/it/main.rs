@@ -12,5 +12,8 @@ mod api_support;
 mod architecture;
 mod cli;
 mod conformance;
+mod service;
+mod storage_s3;
 mod support;
 mod testbed;
+mod velero_crds;

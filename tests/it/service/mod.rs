@@ -1,0 +1,18 @@
+//! The whole service in this process, in front of the sandbox and of the real API server.
+//!
+//! Each test has a [`world::World`] of its own: a Kubernetes API with a Velero namespace, a backup location and what it
+//! puts there; and one or more services ([`served::Served`]) that work on it.
+
+mod bad_backups;
+mod bad_requests;
+mod client;
+mod deletion;
+mod doors;
+mod queue;
+mod real_cluster;
+mod restart;
+mod sandbox;
+mod served;
+mod shared_items;
+mod transient;
+mod world;
