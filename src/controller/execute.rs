@@ -23,6 +23,7 @@ use crate::model::{Bucket, Finding, Phase, Progress, Reason, RestoreName, Severi
 use crate::progress::{Hub, RestoreProgress};
 use crate::storage::files;
 use crate::telemetry::metrics::{Metrics, RestoreEvent};
+use crate::velero::volume_info::BackupVolumeInfo;
 use crate::velero::{Restore, RestoreSpec};
 
 /// Chunks of the tarball between download and decompression: at a few hundred kilobytes each they keep both busy
@@ -114,8 +115,20 @@ impl Executor {
         let (store, layout) = (&*location.store, &location.layout);
         let results =
             files::restore_results(store, layout, name).await.map_err(|error| error_chain(&error))?.unwrap_or_default();
+        let resource_list = files::restore_resource_list(store, layout, name).await;
+        let resource_list = resource_list.map_err(|error| error_chain(&error))?.unwrap_or_default();
+        let operations = files::restore_item_operations(store, layout, name).await;
+        let operations = operations.map_err(|error| error_chain(&error))?;
+        let backup = source.backup.metadata.name.as_deref().unwrap_or_default();
+        let volumes = files::backup_volume_info(store, layout, backup).await.map_err(|error| error_chain(&error))?;
         followed.emit(Event::Stage(Stage::Finalizing));
-        let finalizing = finalize::Finalizing { restore, location: &location };
+        let finalizing = finalize::Finalizing {
+            restore,
+            location: &location,
+            volumes: &volumes,
+            resource_list: &resource_list,
+            operations: &operations,
+        };
         finalize::finalize(self, &finalizing, results, &followed, stop).await;
         Ok(())
     }
@@ -138,7 +151,7 @@ impl Executor {
     ) -> Result<Option<Outcome>, Fatal> {
         let backup = source.backup.metadata.name.clone().unwrap_or_default();
         let location = self.stores.open(&self.records, &source.location).await.map_err(Fatal)?;
-        let job = self.job(restore, source, &location, &backup).await?;
+        let (job, volumes) = self.job(restore, source, &location, &backup).await?;
         let archive = match self.download(&location, &backup, &job, stop).await {
             Ok(archive) => archive,
             Err(archive::Error::Cancelled) => return Ok(None),
@@ -152,7 +165,7 @@ impl Executor {
                 followed.emit(Event::Finding(finding.clone(), Reason::Archive));
                 let mut report = Report::default();
                 report.results.add(finding);
-                return Ok(Some(Outcome { location, report }));
+                return Ok(Some(Outcome { location, report, volumes }));
             }
         };
         log_ignored(archive.stats(), followed);
@@ -174,17 +187,17 @@ impl Executor {
         if report.cancelled {
             return Ok(None);
         }
-        Ok(Some(Outcome { location, report }))
+        Ok(Some(Outcome { location, report, volumes }))
     }
 
-    /// Everything the engine is given but the archive.
+    /// Everything the engine is given but the archive; and the backup's volume info, which the end needs again.
     async fn job(
         &self,
         restore: &Restore,
         source: &Source,
         location: &OpenLocation,
         backup: &str,
-    ) -> Result<Job, Fatal> {
+    ) -> Result<(Job, Vec<BackupVolumeInfo>), Fatal> {
         let (store, layout) = (&*location.store, &location.layout);
         let spec: &RestoreSpec = &restore.spec;
         let fatal = |what: &str, error: &dyn std::error::Error| Fatal(format!("error {what}: {}", error_chain(error)));
@@ -202,7 +215,7 @@ impl Executor {
             text("/metadata/namespace").zip(text("/spec/source/persistentVolumeClaimName"))
         });
         let modifiers = modifiers(&self.records, spec).await.map_err(Fatal)?;
-        Ok(Job {
+        let job = Job {
             modifiers: modifiers.map(Arc::new),
             restore_name: restore.metadata.name.clone().unwrap_or_default(),
             restore_uid: restore.metadata.uid.clone().unwrap_or_default(),
@@ -213,7 +226,8 @@ impl Executor {
             spec: convert::restore_spec(spec),
             volumes: convert::backup_volumes(&infos, &native, &pod_volumes, claims),
             settings: self.settings.clone(),
-        })
+        };
+        Ok((job, infos))
     }
 
     /// Streams the tarball through gzip and tar into the archive; decompression runs beside the download.
@@ -264,7 +278,7 @@ impl Executor {
         outcome: Outcome,
         stop: &CancellationToken,
     ) {
-        let Outcome { location, report } = outcome;
+        let Outcome { location, report, volumes } = outcome;
         followed.close();
         if report.planned {
             let restored = u64::try_from(report.restored).unwrap_or(u64::MAX);
@@ -282,7 +296,14 @@ impl Executor {
         self.records.patch_for_good(name, &status::finalizing(warnings, errors), stop).await;
         let phase = if errors > 0 { Phase::FinalizingPartiallyFailed } else { Phase::Finalizing };
         followed.set_phase(phase);
-        let finalizing = finalize::Finalizing { restore, location: &location };
+        let finalizing = finalize::Finalizing {
+            restore,
+            location: &location,
+            volumes: &volumes,
+            resource_list: &report.resource_list,
+            // No action that is hosted here starts one.
+            operations: &[],
+        };
         finalize::finalize(self, &finalizing, results, followed, stop).await;
     }
 }
@@ -304,6 +325,8 @@ fn log_ignored(stats: &archive::Stats, followed: &RestoreProgress) {
 struct Outcome {
     location: OpenLocation,
     report: Report,
+    /// What the backup tells of its volumes.
+    volumes: Vec<BackupVolumeInfo>,
 }
 
 /// Counts finished items on their way to the progress.

@@ -11,6 +11,7 @@
 pub mod convert;
 pub mod decide;
 mod deletion;
+mod dynamic_volumes;
 pub mod execute;
 mod finalize;
 pub mod record_store;

@@ -74,7 +74,7 @@ impl Run {
     }
 
     /// Whether this very restore made the object.
-    fn is_ours(&self, live: &Value) -> bool {
+    pub(super) fn is_ours(&self, live: &Value) -> bool {
         let pointer = format!("/metadata/labels/{}", label::RESTORE_NAME.replace('/', "~1"));
         live.pointer(&pointer).and_then(Value::as_str) == Some(&*label::valid_name(&self.job.restore_name))
     }
