@@ -19,7 +19,7 @@ use crate::engine::discovery::Discovery;
 use crate::engine::ports::{ApiError, Change, Cluster};
 use crate::model::Target;
 
-use request::{ContentType, path_of, send};
+use request::{ContentType, openapi_path, path_of, send};
 
 /// The field manager of everything written here, where the backup records no managers of its own.
 pub const FIELD_MANAGER: &str = "reprise";
@@ -106,6 +106,10 @@ impl Cluster for KubeCluster {
     async fn replace_status(&self, target: &Target, name: &str, object: &Value) -> Result<Value, ApiError> {
         let path = path_of(target, Some(name), Some("status"), &[("fieldManager", FIELD_MANAGER)]);
         send(&self.client, Method::PUT, &path, Some((ContentType::Json, object))).await
+    }
+
+    async fn openapi(&self, group: &str, version: &str) -> Result<Value, ApiError> {
+        send(&self.client, Method::GET, &openapi_path(group, version), None).await
     }
 
     fn watch<'a>(&'a self, target: &Target, name: Option<&str>) -> BoxStream<'a, Result<Change, ApiError>> {

@@ -63,6 +63,14 @@ pub(super) fn path_of(
     path
 }
 
+/// `/openapi/v3/apis/apps/v1`, or `/openapi/v3/api/v1` for the core group.
+pub(super) fn openapi_path(group: &str, version: &str) -> String {
+    match group {
+        "" => format!("/openapi/v3/api/{}", encode(version)),
+        group => format!("/openapi/v3/apis/{}/{}", encode(group), encode(version)),
+    }
+}
+
 /// Percent-encodes all but RFC 3986's unreserved characters. A segment of dots only is encoded too, lest it be
 /// taken for a step up.
 fn encode(text: &str) -> String {

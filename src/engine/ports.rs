@@ -36,6 +36,9 @@ pub trait Cluster: Send + Sync {
     /// Replaces the object's `/status`; `object` carries the resourceVersion it is based on.
     async fn replace_status(&self, target: &Target, name: &str, object: &Value) -> Result<Value, ApiError>;
 
+    /// The OpenAPI v3 document of one group version, which has the schemas of its kinds.
+    async fn openapi(&self, group: &str, version: &str) -> Result<Value, ApiError>;
+
     /// The object of this name, or every object of the target where `name` is `None`: first as they are now, then
     /// each change. A named object that does not exist begins with [`Change::Gone`].
     ///

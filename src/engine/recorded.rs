@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::actions::testing::{FakeCluster, block_on};
 use super::actions::{Context, Input, Lookup, applicable};
-use super::modifiers::Modifiers;
+use super::modifiers::{Modifiers, Schemas};
 use super::strip::{set_namespace, set_restore_labels, strip};
 use crate::model::{GroupResource, RestoreSpec};
 
@@ -123,7 +123,8 @@ impl Case {
             }
             let mut errors = Vec::new();
             if let (Ok(item), Some(modifiers)) = (&mut outcome, &modifiers) {
-                let modified = modifiers.apply(item.take(), &group_resource);
+                let schemas = Schemas::new(FakeCluster::new([]));
+                let modified = block_on(modifiers.apply(item.take(), &group_resource, &schemas));
                 *item = modified.item;
                 errors = modified.errors;
             }
@@ -248,7 +249,7 @@ fn init_hooks_of_case_22_put_their_containers_where_recorded() {
 
 #[test]
 fn modifiers_of_case_16_make_the_recorded_objects_but_for_strategic_patches() {
-    // Left out: the Deployment and the Pod that strategic patches change.
+    // Left out: the Deployment and the Pod that strategic patches change, which need the schemas of an API server.
     let kinds = [
         "configmaps",
         "ingresses.networking.k8s.io",

@@ -48,7 +48,7 @@ impl FakeCluster {
         Arc::new(Self { objects: Vec::new(), requests: Mutex::default(), created: Mutex::default(), failure })
     }
 
-    pub(super) fn requests(&self) -> Vec<String> {
+    pub(crate) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
 
@@ -99,6 +99,14 @@ impl Cluster for FakeCluster {
 
     async fn replace_status(&self, _target: &Target, _name: &str, _object: &Value) -> Result<Value, ApiError> {
         Err(ApiError::status(405, "MethodNotAllowed", "no action writes a status"))
+    }
+
+    /// An object of kind `OpenAPI` with this `groupVersion`.
+    async fn openapi(&self, group: &str, version: &str) -> Result<Value, ApiError> {
+        self.note(format!("openapi {group} {version}"))?;
+        let name = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+        let document = self.objects.iter().find(|one| one["kind"] == "OpenAPI" && one["groupVersion"] == name);
+        document.cloned().ok_or_else(|| ApiError::status(404, "NotFound", "the server has no such document"))
     }
 
     fn watch<'a>(&'a self, _target: &Target, _name: Option<&str>) -> BoxStream<'a, Result<Change, ApiError>> {

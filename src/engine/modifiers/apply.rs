@@ -4,12 +4,13 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::json_patch::{self, Failure};
-use super::{Error, Match, Modifiers, PatchData, Rule};
+use super::schemas::{Schemas, takes_strategic_patches};
+use super::{Error, Match, Modifiers, PatchData, Rule, strategic};
 use crate::engine::merge::apply_merge_patch;
-use crate::model::GroupResource;
 use crate::model::glob::Glob;
 use crate::model::includes::IncludesExcludes;
 use crate::model::selector::Selector;
+use crate::model::{ApiVersion, GroupResource};
 
 /// An item after all rules.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,8 +26,7 @@ pub struct Modified {
 impl Modifiers {
     /// Applies all rules to an item, which is still in its source namespace and without restore labels. The
     /// group-resource is that of the backup, whatever actions made of the item.
-    #[must_use]
-    pub fn apply(&self, item: Value, group_resource: &GroupResource) -> Modified {
+    pub async fn apply(&self, item: Value, group_resource: &GroupResource, schemas: &Schemas) -> Modified {
         let mut errors = Vec::new();
         let mut applicable = Vec::new();
         for (number, rule) in (1..).zip(&self.rules) {
@@ -38,14 +38,14 @@ impl Modifiers {
         }
         let mut modified = Modified { item, errors, notes: Vec::new() };
         for (number, rule) in applicable {
-            modified.patch(number, rule);
+            modified.patch(number, rule, schemas).await;
         }
         modified
     }
 }
 
 impl Modified {
-    fn patch(&mut self, number: usize, rule: &Rule) {
+    async fn patch(&mut self, number: usize, rule: &Rule, schemas: &Schemas) {
         let patched = if !rule.patches.is_empty() {
             match json_patch::apply(&self.item, &rule.patches) {
                 Err(Failure::Test) => {
@@ -60,7 +60,10 @@ impl Modified {
         } else if !rule.merge_patches.is_empty() {
             merge(&self.item, &rule.merge_patches)
         } else if !rule.strategic_patches.is_empty() {
-            self.errors.push(Error::Strategic { number });
+            match self.strategic(number, &rule.strategic_patches, schemas).await {
+                Ok(patched) => self.item = patched,
+                Err(error) => self.errors.push(error),
+            }
             return;
         } else {
             Err("the rule has no patches".to_owned())
@@ -70,13 +73,49 @@ impl Modified {
             Err(message) => self.errors.push(Error::Patch { number, message }),
         }
     }
+
+    /// The item after strategic merge patches, by the schema of the kind it is now.
+    async fn strategic(&self, number: usize, patches: &[PatchData], schemas: &Schemas) -> Result<Value, Error> {
+        let failed = |message: String| Error::Patch { number, message };
+        let text = |key: &str| self.item[key].as_str().unwrap_or_default();
+        let kind = text("kind");
+        let version = text("apiVersion").parse::<ApiVersion>().map_err(|error| failed(error.to_string()))?;
+        if !takes_strategic_patches(&version) {
+            return Err(Error::Strategic { number, api_version: version.to_string(), kind: kind.to_owned() });
+        }
+        let asked = schemas.of(&version).await;
+        let document =
+            asked.map_err(|error| failed(format!("cannot read the schema of {kind} of {version}: {error}")))?;
+        let schema = document.kind(&version.group, &version.version, kind).ok_or_else(|| {
+            failed(format!(
+                "strategic merge patches need the schema of {kind} of {version}, which the API server does not publish: \
+                 write it as mergePatches or patches"
+            ))
+        })?;
+        let mut patched = self.item.clone();
+        for patch in patches {
+            match decode(patch).map_err(failed)? {
+                // Velero's own reading of no document at all.
+                Value::Null => {}
+                Value::Object(patch) => {
+                    let applied = strategic::apply(&patched, &patch, schema);
+                    patched = applied.map_err(|failure| failed(failure.to_string()))?;
+                }
+                _ => return Err(failed("patchData is no object".to_owned())),
+            }
+        }
+        Ok(patched)
+    }
+}
+
+fn decode(PatchData { patch_data }: &PatchData) -> Result<Value, String> {
+    serde_yaml_ng::from_str(patch_data).map_err(|error| format!("patchData is no YAML or JSON ({error})"))
 }
 
 fn merge(item: &Value, patches: &[PatchData]) -> Result<Value, String> {
     let mut merged = item.clone();
-    for PatchData { patch_data } in patches {
-        let patch: Value =
-            serde_yaml_ng::from_str(patch_data).map_err(|error| format!("patchData is no YAML or JSON ({error})"))?;
+    for patch in patches {
+        let patch = decode(patch)?;
         if !patch.is_object() {
             return Err("patchData is no object".to_owned());
         }
@@ -151,6 +190,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::engine::actions::testing::{FakeCluster, block_on};
 
     fn rules(rules: &Value) -> Modifiers {
         Modifiers::parse(&json!({"version": "v1", "resourceModifierRules": rules}).to_string()).unwrap()
@@ -160,8 +200,13 @@ mod tests {
         json!({"conditions": conditions, "mergePatches": [{"patchData": "touched: true"}]})
     }
 
+    fn apply_all(all: &Modifiers, item: Value, group_resource: &str) -> Modified {
+        let cluster = FakeCluster::new([strategic::tests::openapi()]);
+        block_on(all.apply(item, &GroupResource::parse(group_resource), &Schemas::new(cluster)))
+    }
+
     fn apply(one: Value, item: Value, group_resource: &str) -> Modified {
-        rules(&json!([one])).apply(item, &GroupResource::parse(group_resource))
+        apply_all(&rules(&json!([one])), item, group_resource)
     }
 
     fn applies(conditions: Value, item: &Value, group_resource: &str) -> bool {
@@ -217,7 +262,7 @@ mod tests {
             json!({"groupResource": "pods", "labelSelector": {"matchExpressions": [{"key": "a", "operator": "Has"}]}}),
         ] {
             let both = rules(&json!([touch(broken.clone()), touch(json!({"groupResource": "pods"}))]));
-            let modified = both.apply(item.clone(), &GroupResource::parse("pods"));
+            let modified = apply_all(&both, item.clone(), "pods");
             assert!(matches!(modified.errors.as_slice(), [Error::Conditions { number: 1, .. }]), "{broken}");
             assert_eq!(modified.item["touched"], true, "{broken}");
         }
@@ -236,7 +281,7 @@ mod tests {
             step("\"0\"", json!({"patches": [{"operation": "copy", "from": "/data/step", "path": "/data/seen"}]})),
             step("\"1\"", json!({"patches": [{"operation": "add", "path": "/data/never", "value": "x"}]})),
         ]));
-        let modified = all.apply(json!({"data": {"step": "0"}}), &GroupResource::parse("configmaps"));
+        let modified = apply_all(&all, json!({"data": {"step": "0"}}), "configmaps");
         assert_eq!((modified.item, modified.errors), (json!({"data": {"step": "1", "seen": "1"}}), vec![]));
     }
 
@@ -274,10 +319,72 @@ mod tests {
         }
     }
 
+    fn strategic(patches: &[&str]) -> Value {
+        let patches: Vec<_> = patches.iter().map(|patch| json!({"patchData": patch})).collect();
+        json!({"conditions": {"groupResource": "**"}, "strategicPatches": patches})
+    }
+
     #[test]
-    fn a_strategic_patch_is_refused_for_the_items_it_applies_to() {
-        let rule = json!({"conditions": {"groupResource": "pods"}, "strategicPatches": [{"patchData": "{}"}]});
-        assert!(apply(rule.clone(), json!({}), "services").errors.is_empty());
-        assert_eq!(apply(rule, json!({}), "pods").errors, [Error::Strategic { number: 1 }]);
+    fn strategic_patches_apply_one_after_the_other_by_the_published_schema() {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod",
+            "spec": {"containers": [{"name": "c", "env": [{"name": "A", "value": "1"}]}]}});
+        let patches = ["spec: {containers: [{name: c, env: [{name: B, value: '2'}]}]}", "", "spec: {nodeName: n}"];
+        let modified = apply(strategic(&patches), pod.clone(), "pods");
+        assert_eq!(modified.errors, []);
+        let env = json!([{"name": "B", "value": "2"}, {"name": "A", "value": "1"}]);
+        assert_eq!(modified.item["spec"], json!({"containers": [{"name": "c", "env": env}], "nodeName": "n"}));
+        for broken in ["[", "[1]", "text", "spec: {containers: [{image: i}]}"] {
+            let failed = apply(strategic(&["spec: {nodeName: n}", broken]), pod.clone(), "pods");
+            assert!(matches!(failed.errors.as_slice(), [Error::Patch { number: 1, .. }]), "{broken}");
+            assert_eq!(failed.item, pod, "{broken}");
+        }
+    }
+
+    #[test]
+    fn a_strategic_patch_is_refused_for_kinds_that_velero_has_no_types_of() {
+        let patch = strategic(&["{}"]);
+        let error = |api_version: &str, kind: &str| {
+            let modified = apply(patch.clone(), json!({"apiVersion": api_version, "kind": kind}), "any.example.com");
+            modified.errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            error("networking.k8s.io/v1", "Ingress"),
+            [
+                "cannot apply resource modifier rule 1: strategic merge patches are not for Ingress of networking.k8s.io/v1, \
+              only for kinds of v1, apps/v1, batch/v1, Velero and volume snapshots: write it as mergePatches or patches"
+            ]
+        );
+        assert_eq!(
+            error("apps/v1", "Deployment"),
+            [
+                "cannot apply the patches of resource modifier rule 1: cannot read the schema of Deployment of apps/v1: the \
+              server has no such document"
+            ]
+        );
+        assert_eq!(
+            error("v1", "Secret"),
+            [
+                "cannot apply the patches of resource modifier rule 1: strategic merge patches need the schema of Secret of \
+              v1, which the API server does not publish: write it as mergePatches or patches"
+            ]
+        );
+        assert_eq!(error("a/b/c", "Pod").len(), 1);
+    }
+
+    #[test]
+    fn schemas_are_asked_for_only_where_a_strategic_patch_applies_and_once() {
+        let cluster = FakeCluster::new([strategic::tests::openapi()]);
+        let schemas = Schemas::new(cluster.clone());
+        let all = rules(&json!([strategic(&["metadata: {labels: {a: b}}"])]));
+        let none = rules(&json!([touch(json!({"groupResource": "pods"}))]));
+        let pod = json!({"apiVersion": "v1", "kind": "Pod"});
+        let pods = GroupResource::parse("pods");
+        block_on(none.apply(pod.clone(), &pods, &schemas));
+        assert_eq!(cluster.requests(), [""; 0]);
+        for _ in 0..2 {
+            let modified = block_on(all.apply(pod.clone(), &pods, &schemas));
+            assert_eq!(modified.item["metadata"]["labels"]["a"], "b");
+        }
+        assert_eq!(cluster.requests(), ["openapi  v1"]);
     }
 }

@@ -1,13 +1,15 @@
 //! Resource modifiers: rules of a ConfigMap that patch items on their way (restore-semantics 8).
 //!
 //! [`Modifiers::parse`] decodes strictly and validates, so a restore with a wrong rule does not begin.
-//! [`Modifiers::apply`] is a pure function of an item: conditions of all rules are looked at before the first patch,
+//! [`Modifiers::apply`] looks at nothing but the item and, for strategic merge patches, the kind's published schema: conditions of all rules are looked at before the first patch,
 //! patches are cumulative, and a rule that fails is reported while the others still apply.
 //!
-//! Strategic merge patches decode and validate, and fail every item they apply to: see [`Error::Strategic`].
+//! Strategic merge patches are for the kinds Velero takes them for, and an error for others: see [`Error::Strategic`].
 
 mod apply;
 mod json_patch;
+mod schemas;
+mod strategic;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -15,6 +17,7 @@ use serde_json::Value;
 use crate::model::LabelSelector;
 
 pub use apply::Modified;
+pub use schemas::Schemas;
 
 /// The rules of a restore, decoded, validated and compiled.
 #[derive(Clone, Debug)]
@@ -179,14 +182,18 @@ pub enum Error {
         /// Why.
         message: String,
     },
-    /// A strategic merge patch, which is not understood here.
+    /// A strategic merge patch for a kind that takes none.
     #[error(
-        "cannot apply resource modifier rule {number}: strategic merge patches are not supported here, write it as \
-         mergePatches or patches"
+        "cannot apply resource modifier rule {number}: strategic merge patches are not for {kind} of {api_version}, \
+         only for kinds of v1, apps/v1, batch/v1, Velero and volume snapshots: write it as mergePatches or patches"
     )]
     Strategic {
         /// The rule's number, from 1.
         number: usize,
+        /// The item's apiVersion.
+        api_version: String,
+        /// The item's kind.
+        kind: String,
     },
 }
 

@@ -243,7 +243,7 @@ impl Run {
             Ok(object) => object,
             Err(end) => return end,
         };
-        let object = match self.place(item, object) {
+        let object = match self.place(item, object).await {
             Ok(object) => object,
             Err(error) => {
                 item.error(self, Reason::Invalid, error.to_string());
@@ -262,12 +262,12 @@ impl Run {
 
     /// The claim's volume, the resource modifiers, the target namespace and the restore labels (restore-semantics 5.6
     /// to 5.8). A modifier that fails is an error, and the item is still created.
-    fn place(&self, item: &mut Item, mut object: Value) -> Result<Value, actions::Error> {
+    async fn place(&self, item: &mut Item, mut object: Value) -> Result<Value, actions::Error> {
         if item.wanted.group_resource == "persistentvolumeclaims" {
             self.fix_claim(&mut object)?;
         }
         if let Some(modifiers) = &self.job.modifiers {
-            let modified = modifiers.apply(object, &item.wanted.group_resource);
+            let modified = modifiers.apply(object, &item.wanted.group_resource, &self.schemas).await;
             for note in modified.notes {
                 self.info(format!("{}: {note}", item.display(&item.key.name)));
             }

@@ -27,6 +27,7 @@ use super::collect::{Filters, resolve_resources};
 use super::discovery::Discovery;
 use super::events::{Event, Events, Finished, KnownItem, LogLevel, VeleroCount};
 use super::job::Job;
+use super::modifiers::Schemas;
 use super::plan::{LeftOut, PlannedItem, Tier};
 use super::ports::Cluster;
 use super::retry::Attempts;
@@ -56,6 +57,7 @@ pub(super) struct Run {
     ledger: Arc<Ledger>,
     namespaces: namespaces::Namespaces,
     volumes: volumes::Volumes,
+    schemas: Schemas,
     crds: crds::Waits,
     results: Mutex<Results>,
 }
@@ -83,6 +85,7 @@ impl Run {
             status,
             job: parts.job,
             archive: parts.archive,
+            schemas: Schemas::new(Arc::clone(&parts.cluster)),
             cluster: parts.cluster,
             events: parts.events,
             filters: parts.filters,
