@@ -101,13 +101,16 @@ impl Restores {
     }
 
     /// Takes in what a write returned, so that readers see it before the watch tells. An older state of the same
-    /// object, which the watch tells late, is left aside.
-    pub fn remember(&self, restore: Restore) {
+    /// object, which the watch tells late, is left aside. Returns the newest state.
+    pub fn remember(&self, restore: Restore) -> Arc<Restore> {
         let name = restore.name_any();
         let mut state = self.state();
-        if !state.by_name.get(&name).is_some_and(|known| is_newer(known, &restore)) {
-            state.by_name.insert(name, Arc::new(restore));
+        if let Some(known) = state.by_name.get(&name).filter(|known| is_newer(known, &restore)) {
+            return Arc::clone(known);
         }
+        let restore = Arc::new(restore);
+        state.by_name.insert(name, Arc::clone(&restore));
+        restore
     }
 
     fn enqueue(&self, restore: &Restore) {
@@ -221,7 +224,7 @@ impl Controller {
                 self.executor.hub.remove(&restore.name_any());
             }
             watcher::Event::Apply(restore) | watcher::Event::InitApply(restore) => {
-                self.restores.remember(restore.clone());
+                let restore = self.restores.remember(restore);
                 self.follow(&restore);
                 match decide(&restore) {
                     Step::Leave => {}
@@ -244,12 +247,17 @@ impl Controller {
 
     /// Restores that have not ended can be watched from the moment they are seen.
     fn follow(&self, restore: &Restore) {
-        let ended = phase_of(restore).is_none_or(Phase::is_terminal);
-        if ended || restore.metadata.uid.as_ref().is_some_and(|uid| self.restores.state().handled.contains(uid)) {
+        if restore.metadata.uid.as_ref().is_some_and(|uid| self.restores.state().handled.contains(uid)) {
             return;
         }
         let name = restore.name_any();
-        if self.executor.hub.get(&name).is_none_or(|known| known.has_ended())
+        if self.executor.hub.get(&name).is_some_and(|known| !known.has_ended()) {
+            return;
+        }
+        // Asked in this order: the end of a restore is remembered before its progress ends, so that an event that
+        // comes late does not put a new progress in the place of one that has just ended.
+        let phase = self.restores.get(&name).and_then(|newest| phase_of(&newest));
+        if phase.is_some_and(|phase| !phase.is_terminal())
             && let Ok(name) = name.parse::<RestoreName>()
             && let Err(error) = self.executor.hub.create(&name)
         {

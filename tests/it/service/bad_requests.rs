@@ -76,7 +76,6 @@ async fn over_grpc_a_wrong_type_is_refused_and_an_unknown_field_of_a_newer_clien
     let status = call(&served, "GetRestore", pb::ListRestoresRequest { page_size: 5, ..Default::default() }).await;
     let status = status.unwrap_err();
     assert!(matches!(status.code(), Code::Internal | Code::InvalidArgument), "{status:?}");
-    // The message ends in the middle of a field.
     no_restores(&world).await;
 
     served.create("r", json!({"backupName": "nightly"})).await;
