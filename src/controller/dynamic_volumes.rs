@@ -10,9 +10,7 @@ use futures::{FutureExt, StreamExt};
 use serde_json::{Map, Value, json};
 
 use crate::engine::events::{Event, Events};
-use crate::engine::merge::merge_patch;
 use crate::engine::ports::{ApiError, Change, Cluster};
-use crate::engine::retry::{Attempts, Backoff, retrying};
 use crate::model::{Bucket, Finding, Severity, Target, Waiting};
 use crate::velero::volume_info::{BackupVolumeInfo, ItemOperation, PvInfo};
 
@@ -21,6 +19,10 @@ const AT_ONCE: usize = 3;
 
 /// The pause before looking again where a watch ended, which it does on shutdown alone.
 const WATCH_ENDED_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often a request that fails for a passing reason is tried again, and the pause before that.
+const RETRIES: u32 = 10;
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// The item action whose unfinished operations excuse a claim.
 const CSI_ACTION: &str = "velero.io/csi-pvc-restorer";
@@ -96,13 +98,25 @@ pub(super) async fn patch(
 #[derive(Debug, PartialEq, Eq)]
 enum Failure {
     /// The class of a claim that is not bound cannot be read.
-    StorageClass(String),
+    StorageClass(ApiError),
+    /// Another request failed.
+    Request(ApiError),
+    /// Something is not as it should be, or took too long.
     Other(String),
+}
+
+impl Failure {
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::StorageClass(error) | Self::Request(error) => error.is_retryable(),
+            Self::Other(_) => false,
+        }
+    }
 }
 
 impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
-        Self::Other(error.to_string())
+        Self::Request(error)
     }
 }
 
@@ -125,7 +139,8 @@ impl Claim {
         match ended.unwrap_or_else(|_| Err(Failure::Other("context deadline exceeded".to_owned()))) {
             Ok(()) => Vec::new(),
             // Velero reports it twice, and its error counts are ours.
-            Err(Failure::StorageClass(message)) => vec![message.clone(), self.failed(&message)],
+            Err(Failure::StorageClass(error)) => vec![error.to_string(), self.failed(&error.to_string())],
+            Err(Failure::Request(error)) => vec![self.failed(&error.to_string())],
             Err(Failure::Other(message)) => vec![self.failed(&message)],
         }
     }
@@ -133,11 +148,20 @@ impl Claim {
     async fn patch(&self, cluster: &dyn Cluster, events: &dyn Events) -> Result<(), Failure> {
         let mut announced = None;
         let mut watched: Option<(Option<String>, SelectAll<_>)> = None;
+        let mut failures = 0;
         loop {
-            let volume = match self.step(cluster).await? {
-                Step::Done => return Ok(()),
-                Step::Wait(volume) => volume,
+            let volume = match self.step(cluster).await {
+                Ok(Step::Done) => return Ok(()),
+                Ok(Step::Wait(volume)) => volume,
+                Err(failure) if failure.is_passing() && failures < RETRIES => {
+                    failures += 1;
+                    tracing::debug!(claim = self.name, ?failure, "a request failed; trying again");
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                    continue;
+                }
+                Err(failure) => return Err(failure),
             };
+            failures = 0;
             announced.get_or_insert_with(|| AnnouncedWait::begin(events, self));
             // A watch begins with what is there now, so nothing that happened since the look is missed.
             if watched.as_ref().is_none_or(|(of, _)| *of != volume) {
@@ -162,29 +186,28 @@ impl Claim {
     }
 
     async fn step(&self, cluster: &dyn Cluster) -> Result<Step, Failure> {
-        let claim = get(cluster, &self.target(), &self.name).await?;
+        let claim = cluster.get(&self.target(), &self.name).await?;
         let volume = match state_of(claim.as_ref()) {
             State::Bound(volume) => volume,
             State::Unbound => return Ok(Step::Wait(None)),
             State::Pending(class) => {
                 let classes = Target::new("storage.k8s.io", "v1", "storageclasses", "");
-                let missing = || format!("storageclasses.storage.k8s.io {class:?} not found");
-                let found = get(cluster, &classes, &class).await;
-                let found = found.map_err(|error| Failure::StorageClass(error.to_string()))?;
-                let found = found.ok_or_else(|| Failure::StorageClass(missing()))?;
+                let found = cluster.get(&classes, &class).await.map_err(Failure::StorageClass)?;
+                let found = found.ok_or_else(|| {
+                    let message = format!("storageclasses.storage.k8s.io {class:?} not found");
+                    Failure::StorageClass(ApiError::status(404, "NotFound", message))
+                })?;
                 // Such a claim is bound when a pod uses it, which may be never.
                 let waits = found.get("volumeBindingMode").and_then(Value::as_str) == Some("WaitForFirstConsumer");
                 return Ok(if waits { Step::Done } else { Step::Wait(None) });
             }
         };
-        let Some(live) = get(cluster, &volumes(), &volume).await? else { return Ok(Step::Wait(Some(volume))) };
+        let Some(live) = cluster.get(&volumes(), &volume).await? else { return Ok(Step::Wait(Some(volume))) };
         if !self.is_bound_to(&live).map_err(Failure::Other)? {
             return Ok(Step::Wait(Some(volume)));
         }
         if let Some(patch) = volume_patch(&live, &self.wanted) {
-            let mut attempts = Attempts::default();
-            let target = volumes();
-            retrying(Backoff::default(), &mut attempts, || cluster.merge_patch(&target, &volume, &patch)).await?;
+            cluster.merge_patch(&volumes(), &volume, &patch).await?;
         }
         Ok(Step::Done)
     }
@@ -234,16 +257,20 @@ fn state_of(claim: Option<&Value>) -> State {
 /// different. A patch replaces all labels.
 fn volume_patch(volume: &Value, wanted: &PvInfo) -> Option<Value> {
     const POLICY: &str = "persistentVolumeReclaimPolicy";
-    let none = Value::Object(Map::new());
-    let labels = volume.pointer("/metadata/labels").filter(|labels| labels.is_object()).unwrap_or(&none);
+    let labels = volume.pointer("/metadata/labels").and_then(Value::as_object);
+    let label = |key: &str| labels.and_then(|labels| labels.get(key)).and_then(Value::as_str);
     let policy = volume.get("spec").and_then(|spec| spec.get(POLICY)).and_then(Value::as_str).unwrap_or_default();
-    let same_labels = wanted.labels.iter().all(|(key, value)| labels.get(key).and_then(Value::as_str) == Some(value));
+    let same_labels = wanted.labels.iter().all(|(key, value)| label(key) == Some(value));
     // A volume info without a policy does not say what to change it to.
     let same_policy = wanted.reclaim_policy.is_empty() || wanted.reclaim_policy == policy;
     if same_labels && same_policy {
         return None;
     }
-    let mut patch = json!({"metadata": {"labels": merge_patch(labels, &json!(wanted.labels))}});
+    // In a merge patch a null removes the label that the old volume did not have.
+    let surplus = labels.into_iter().flat_map(Map::keys).filter(|key| !wanted.labels.contains_key(*key));
+    let mut patched: Map<String, Value> = surplus.map(|key| (key.clone(), Value::Null)).collect();
+    patched.extend(wanted.labels.iter().map(|(key, value)| (key.clone(), json!(value))));
+    let mut patch = json!({"metadata": {"labels": patched}});
     if !same_policy {
         patch["spec"] = json!({POLICY: wanted.reclaim_policy});
     }
@@ -252,10 +279,6 @@ fn volume_patch(volume: &Value, wanted: &PvInfo) -> Option<Value> {
 
 fn volumes() -> Target {
     Target::new("", "v1", "persistentvolumes", "")
-}
-
-async fn get(cluster: &dyn Cluster, target: &Target, name: &str) -> Result<Option<Value>, ApiError> {
-    retrying(Backoff::default(), &mut Attempts::default(), || cluster.get(target, name)).await
 }
 
 /// Ends an announced wait when it goes out of scope, whatever the way.
@@ -392,7 +415,7 @@ mod tests {
         let patch = volume_patch(&wrong_policy, &wanted()).unwrap();
         assert_eq!(
             patch,
-            json!({"metadata": {"labels": {"zone": null}}, "spec": {"persistentVolumeReclaimPolicy": "Retain"}})
+            json!({"metadata": {"labels": {"a": "b", "zone": null}}, "spec": {"persistentVolumeReclaimPolicy": "Retain"}})
         );
         let no_labels = live_volume("data", "Retain", &Value::Null);
         assert_eq!(volume_patch(&no_labels, &wanted()), Some(json!({"metadata": {"labels": {"a": "b"}}})));
