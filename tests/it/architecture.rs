@@ -103,6 +103,8 @@ const WALLS: &[Wall] = &[
             "engine::Settings",
             "engine::collect::needs_labels",
             "engine::modifiers::Modifiers",
+            // One rule for trying a request again.
+            "engine::retry",
         ],
         crates: &["k8s_openapi", "kube"],
     },
