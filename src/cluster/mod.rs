@@ -1,4 +1,4 @@
-//! The Kubernetes side of the engine's [`Cluster`](crate::engine::ports::Cluster) port, over `kube::Client`.
+//! The Kubernetes side of the engine's [`Cluster`] port, over `kube::Client`.
 //!
 //! Objects travel as plain JSON: no typed structs and no `DynamicObject`, so that nothing of an item is lost.
 
