@@ -291,7 +291,7 @@ impl Executor {
             let message = format!("error uploading log file to backup storage: {error}");
             results.add(Finding { severity: Severity::Error, bucket: Bucket::Velero, message });
         }
-        upload::files(&location, &self.cluster, name, &report, &results).await;
+        upload::files(&location, name, &report, &results).await;
         let (warnings, errors) = (results.warnings.count(), results.errors.count());
         self.records.patch_for_good(name, &status::finalizing(warnings, errors), stop).await;
         let phase = if errors > 0 { Phase::FinalizingPartiallyFailed } else { Phase::Finalizing };

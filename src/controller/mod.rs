@@ -21,7 +21,6 @@ pub mod status;
 pub mod stores;
 mod upload;
 pub mod validate;
-mod volume_info;
 mod worker;
 
 pub use execute::Executor;

@@ -1,14 +1,11 @@
 //! Writing a restore's files back to the location, under Velero's keys (restore-semantics 9.1 to 9.3).
 
 use std::io;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::stores::OpenLocation;
-use super::volume_info;
 use crate::engine::Report;
-use crate::engine::ports::Cluster;
 use crate::model::{Results, error_chain};
 use crate::progress::RestoreProgress;
 use crate::storage::files;
@@ -26,19 +23,15 @@ pub(super) async fn log(location: &OpenLocation, restore: &str, followed: &Resto
 }
 
 /// Uploads results, resource list, item operations and volume info; a failure is logged, as the restore itself is done.
-pub(super) async fn files(
-    location: &OpenLocation,
-    cluster: &Arc<dyn Cluster>,
-    restore: &str,
-    report: &Report,
-    results: &Results,
-) {
+///
+/// The last two lists are empty: no asynchronous operation is begun yet, and no volume's data is restored (such volumes are
+/// errors that say so, or are provisioned empty). Velero writes empty lists in the same cases.
+pub(super) async fn files(location: &OpenLocation, restore: &str, report: &Report, results: &Results) {
     let layout = &location.layout;
     put_results(location, restore, results).await;
     put(location, layout.restore_resource_list(restore), files::resource_list(&report.resource_list)).await;
     put(location, layout.restore_item_operations(restore), files::item_operations(&[])).await;
-    let infos = volume_info::collect(&**cluster, &report.resource_list).await;
-    put(location, layout.restore_volume_info(restore), files::volume_info(&infos)).await;
+    put(location, layout.restore_volume_info(restore), files::volume_info(&[])).await;
 }
 
 /// Uploads the results alone.

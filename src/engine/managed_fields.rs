@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 /// A backup without managedFields gives an explicit null, which the API server takes as no change.
 #[must_use]
 pub fn patch(created: &Value, object: &Value) -> Option<Value> {
-    let of = |object: &Value| object["metadata"]["managedFields"].clone();
-    let (present, wanted) = (of(created), of(object));
+    let (present, wanted) = (&created["metadata"]["managedFields"], &object["metadata"]["managedFields"]);
     (present != wanted).then(|| json!({"metadata": {"managedFields": wanted}}))
 }
 

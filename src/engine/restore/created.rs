@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Run;
 use super::item::{End, Item};
+use crate::engine::managed_fields;
 use crate::engine::ports::ApiError;
 use crate::engine::retry::{Attempts, Backoff, retrying};
 use crate::model::includes::IncludesExcludes;
@@ -94,7 +95,7 @@ impl Run {
         {
             self.restore_status(item, target, object, &created, status).await;
         }
-        self.restore_managed_fields(item, target, object).await;
+        self.restore_managed_fields(item, target, object, &created).await;
         if item.wanted.group_resource == "pods" {
             self.refuse_pod_volumes(item);
             self.refuse_exec_hooks(item, object);
@@ -176,9 +177,11 @@ impl Run {
     }
 
     /// Puts back the recorded field managers. A backup without them asks for no change, so no request is sent.
-    async fn restore_managed_fields(&self, item: &mut Item, target: &Target, object: &Value) {
-        let Some(fields) = object.pointer("/metadata/managedFields").filter(|fields| fields.is_array()) else { return };
-        let patch = json!({"metadata": {"managedFields": fields}});
+    async fn restore_managed_fields(&self, item: &mut Item, target: &Target, object: &Value, created: &Value) {
+        if !object["metadata"]["managedFields"].is_array() {
+            return;
+        }
+        let Some(patch) = managed_fields::patch(created, object) else { return };
         let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
         let answer =
             retrying(Backoff::default(), &mut item.attempts, || self.cluster.merge_patch(target, name, &patch)).await;
