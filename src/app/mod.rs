@@ -13,6 +13,7 @@ use axum::Router;
 use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -147,6 +148,7 @@ impl Running {
             settings,
             limits,
             metrics: metrics.clone(),
+            finalizers: Arc::new(Semaphore::new(controller::FINALIZERS)),
         };
         let controller = Controller {
             executor,

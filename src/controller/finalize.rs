@@ -45,8 +45,13 @@ pub(super) async fn finalize(
     let mapping = &finalizing.restore.spec.namespace_mapping;
     let claims = dynamic_volumes::claims(finalizing.volumes, mapping, finalizing.resource_list, finalizing.operations);
     let patience = executor.settings.resource_timeout;
+    // Held for what ends within its time only: other waits must not keep restores from being finalized.
+    let work = async {
+        let _permit = executor.finalizers.acquire().await;
+        dynamic_volumes::patch(&*executor.cluster, &**followed, patience, &claims).await
+    };
     let volumes = tokio::select! {
-        found = dynamic_volumes::patch(&*executor.cluster, &**followed, patience, &claims) => found,
+        found = work => found,
         () = stop.cancelled() => return,
     };
     let mut late: Vec<(Finding, Reason)> = volumes.into_iter().map(|finding| (finding, Reason::Volume)).collect();

@@ -6,6 +6,7 @@
 mod bad_backups;
 mod bad_requests;
 mod client;
+mod conclude;
 mod deletion;
 mod doors;
 mod queue;

@@ -1,11 +1,13 @@
 //! What a service works on: a Kubernetes API with a Velero namespace, and a backup location.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use flate2::Compression;
 use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use http::{Method, Request};
 use reprise::app::{Backend, Options};
 use reprise::archive;
@@ -18,6 +20,13 @@ use super::served::Served;
 use crate::support::namespace::Namespace;
 use crate::support::s3::S3Server;
 use crate::support::{self, ControlPlane};
+
+/// A JSON file as Velero packs it.
+pub(super) fn gzip(content: &Value) -> Vec<u8> {
+    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    packed.write_all(content.to_string().as_bytes()).unwrap();
+    packed.finish().unwrap()
+}
 
 /// The bucket of worlds with an S3 server.
 const BUCKET: &str = "backups-of-a-test";
