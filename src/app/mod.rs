@@ -71,6 +71,8 @@ pub struct Options {
     pub limits: archive::Limits,
     /// Written into Restores that name no timeout for asynchronous operations.
     pub default_item_operation_timeout: String,
+    /// How often asynchronous operations are asked how far they are.
+    pub item_operation_sync_frequency: Duration,
     /// The environment, where ambient credentials are looked for.
     pub environment: BTreeMap<String, String>,
 }
@@ -104,6 +106,7 @@ impl Running {
             settings,
             limits,
             default_item_operation_timeout,
+            item_operation_sync_frequency,
             environment,
         } = options;
         let listener = bind(listen, "--listen").await?;
@@ -147,6 +150,7 @@ impl Running {
             hub,
             settings,
             limits,
+            item_operation_sync_frequency,
             metrics: metrics.clone(),
             finalizers: Arc::new(Semaphore::new(controller::FINALIZERS)),
         };

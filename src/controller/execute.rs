@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -47,6 +48,8 @@ pub struct Executor {
     pub settings: Settings,
     /// Limits on archives.
     pub limits: archive::Limits,
+    /// How often operations are asked how far they are, where nothing tells of a change.
+    pub item_operation_sync_frequency: Duration,
     /// Where restores and items are counted.
     pub metrics: Metrics,
     /// How many restores may be finalized at a time ([`super::conclude::FINALIZERS`]).
@@ -200,6 +203,7 @@ impl Executor {
             backup_name: backup.to_owned(),
             backup_storage_location: source.backup.spec.storage_location.clone(),
             snapshot_move_data: source.backup.spec.snapshot_move_data.unwrap_or_default(),
+            data_mover: Some(convert::data_mover(&source.backup.spec, spec)),
             spec: convert::restore_spec(spec),
             volumes: convert::backup_volumes(&infos, &native, &pod_volumes, claims),
             settings: self.settings.clone(),

@@ -16,6 +16,8 @@ mod deletion;
 mod dynamic_volumes;
 pub mod execute;
 mod finalize;
+mod group_snapshots;
+mod operations;
 pub mod record_store;
 pub mod records;
 pub mod source;
@@ -23,6 +25,8 @@ pub mod status;
 pub mod stores;
 mod upload;
 pub mod validate;
+mod volume_info;
+mod waiting;
 mod worker;
 
 pub use conclude::FINALIZERS;

@@ -9,6 +9,7 @@ mod client;
 mod conclude;
 mod deletion;
 mod doors;
+mod operations;
 mod queue;
 mod real_cluster;
 mod restart;
