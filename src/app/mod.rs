@@ -13,6 +13,7 @@ use axum::Router;
 use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -70,6 +71,8 @@ pub struct Options {
     pub limits: archive::Limits,
     /// Written into Restores that name no timeout for asynchronous operations.
     pub default_item_operation_timeout: String,
+    /// How often asynchronous operations are asked how far they are.
+    pub item_operation_sync_frequency: Duration,
     /// The environment, where ambient credentials are looked for.
     pub environment: BTreeMap<String, String>,
 }
@@ -103,6 +106,7 @@ impl Running {
             settings,
             limits,
             default_item_operation_timeout,
+            item_operation_sync_frequency,
             environment,
         } = options;
         let listener = bind(listen, "--listen").await?;
@@ -146,7 +150,9 @@ impl Running {
             hub,
             settings,
             limits,
+            item_operation_sync_frequency,
             metrics: metrics.clone(),
+            finalizers: Arc::new(Semaphore::new(controller::FINALIZERS)),
         };
         let controller = Controller {
             executor,

@@ -33,6 +33,9 @@ pub(super) struct ServeArgs {
     /// How long to wait for asynchronous operations, where a Restore does not say
     #[arg(long, default_value = "4h", value_parser = engine_flags::duration, value_name = "DURATION")]
     default_item_operation_timeout: std::time::Duration,
+    /// How often asynchronous operations are asked how far they are, beside the times when something changes
+    #[arg(long, default_value = "10s", value_parser = engine_flags::duration, value_name = "DURATION")]
+    item_operation_sync_frequency: std::time::Duration,
     #[command(flatten)]
     cluster: ClusterFlags,
     #[command(flatten)]
@@ -41,7 +44,16 @@ pub(super) struct ServeArgs {
 
 /// Serves until it is told to stop.
 pub(super) async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::Result<Exit> {
-    let ServeArgs { listen, admin_listen, namespace, store, default_item_operation_timeout, cluster, engine } = args;
+    let ServeArgs {
+        listen,
+        admin_listen,
+        namespace,
+        store,
+        default_item_operation_timeout,
+        item_operation_sync_frequency,
+        cluster,
+        engine,
+    } = args;
     anyhow::ensure!(
         listen.ip().is_loopback(),
         "--listen {listen} can be reached from outside, and this version has neither TLS nor authentication: listen on \
@@ -75,6 +87,7 @@ pub(super) async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::R
         settings,
         limits: Limits::default(),
         default_item_operation_timeout: GoDuration::from(default_item_operation_timeout).to_string(),
+        item_operation_sync_frequency,
         environment: std::env::vars().collect(),
     };
     let running = Running::start(options, stop).await?;

@@ -103,6 +103,18 @@ impl Cluster for KubeCluster {
         send(&self.client, Method::PATCH, &path, Some((ContentType::MergePatch, patch))).await
     }
 
+    async fn delete(&self, target: &Target, name: &str) -> Result<(), ApiError> {
+        match send(&self.client, Method::DELETE, &path_of(target, Some(name), None, &[]), None).await {
+            Err(error) if !error.is_not_found() => Err(error),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    async fn delete_collection(&self, target: &Target, label_selector: &str) -> Result<(), ApiError> {
+        let path = path_of(target, None, None, &[("labelSelector", label_selector)]);
+        send(&self.client, Method::DELETE, &path, None).await.map(|_| ())
+    }
+
     async fn replace_status(&self, target: &Target, name: &str, object: &Value) -> Result<Value, ApiError> {
         let path = path_of(target, Some(name), Some("status"), &[("fieldManager", FIELD_MANAGER)]);
         send(&self.client, Method::PUT, &path, Some((ContentType::Json, object))).await

@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 
-use crate::engine::{BackupMethod, BackupVolumes, NativeSnapshot};
+use crate::engine::{BackupMethod, BackupVolumes, DataMover, NativeSnapshot};
 use crate::model::{ExistingResourcePolicy, LabelSelector, ResourceLists, RestoreSpec, SelectorRequirement};
 use crate::velero;
 use crate::velero::volume_info::{BackupVolumeInfo, NativeSnapshot as NativeSnapshotRecord};
@@ -51,6 +51,22 @@ pub fn restore_spec(spec: &velero::RestoreSpec) -> RestoreSpec {
             _ => ExistingResourcePolicy::Unset,
         },
         hooks: hooks.resources.iter().filter_map(|hook| serde_json::to_value(hook).ok()).collect(),
+    }
+}
+
+/// How moved data is brought back, from the backup's specification and the restore's (restore-semantics 7.4).
+#[must_use]
+pub fn data_mover(backup: &velero::BackupSpec, restore: &velero::RestoreSpec) -> DataMover {
+    let timeout = &backup.csi_snapshot_timeout;
+    let settings = restore.uploader_config.as_ref().map(|config| {
+        let sparse = config.write_sparse_files.unwrap_or_default();
+        let parallel = Some(config.parallel_files_download).filter(|parallel| *parallel > 0);
+        let parallel = parallel.map(|parallel| ("ParallelFilesDownload".to_owned(), parallel.to_string()));
+        [("WriteSparseFiles".to_owned(), sparse.to_string())].into_iter().chain(parallel).collect()
+    });
+    DataMover {
+        operation_timeout: if timeout.is_empty() { "0s".to_owned() } else { timeout.clone() },
+        config: settings.unwrap_or_default(),
     }
 }
 

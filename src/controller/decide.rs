@@ -15,8 +15,8 @@ pub enum Step {
     Run,
     /// It was running when the process that ran it ended: run it again.
     Resume,
-    /// Its items are done; only the end is missing.
-    Finalize,
+    /// Its items are done; what its operations, volumes and hooks come to is awaited, beside the queue.
+    Conclude,
     /// Nothing.
     Leave,
 }
@@ -40,7 +40,7 @@ pub fn decide(restore: &Restore) -> Step {
             | Phase::FinalizingPartiallyFailed
             | Phase::WaitingForPluginOperations
             | Phase::WaitingForPluginOperationsPartiallyFailed,
-        ) => Step::Finalize,
+        ) => Step::Conclude,
         // A phase of a newer Velero is not ours to touch.
         Some(Phase::FailedValidation | Phase::Completed | Phase::PartiallyFailed | Phase::Failed) | None => Step::Leave,
     }
@@ -79,9 +79,9 @@ mod tests {
             ("", Step::Run),
             ("New", Step::Run),
             ("InProgress", Step::Resume),
-            ("Finalizing", Step::Finalize),
-            ("FinalizingPartiallyFailed", Step::Finalize),
-            ("WaitingForPluginOperations", Step::Finalize),
+            ("Finalizing", Step::Conclude),
+            ("FinalizingPartiallyFailed", Step::Conclude),
+            ("WaitingForPluginOperations", Step::Conclude),
             ("Completed", Step::Leave),
             ("FailedValidation", Step::Leave),
             ("SomethingOfTomorrow", Step::Leave),

@@ -1,19 +1,20 @@
-//! One restore from its backup to its terminal phase.
+//! One restore from its backup to the outcome of its last item; [`super::conclude`] does the rest.
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use jiff::Timestamp;
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::finalize;
+use super::conclude::{Conclusion, Outcome};
 use super::records::Records;
 use super::source::{Source, message, modifiers};
 use super::stores::{OpenLocation, Stores};
-use super::{Restores, convert, status, upload};
+use super::{Restores, convert, status};
 use crate::archive::{self, Archive, NameCheck, ReadOptions};
 use crate::engine::collect::needs_labels;
 use crate::engine::events::{Event, Events, LogLevel};
@@ -47,22 +48,32 @@ pub struct Executor {
     pub settings: Settings,
     /// Limits on archives.
     pub limits: archive::Limits,
+    /// How often operations are asked how far they are, where nothing tells of a change.
+    pub item_operation_sync_frequency: Duration,
     /// Where restores and items are counted.
     pub metrics: Metrics,
+    /// How many restores may be finalized at a time ([`super::conclude::FINALIZERS`]).
+    pub finalizers: Arc<Semaphore>,
 }
 
 /// Why a restore ends `Failed`: the text of `failureReason` (restore-semantics 1.7).
 struct Fatal(String);
 
 impl Executor {
-    /// Runs an accepted restore, whose phase is `InProgress`, to its end.
+    /// Runs an accepted restore, whose phase is `InProgress`, until each item has an outcome and the files are uploaded;
+    /// gives what is then still to be done, which need not hold up the next restore ([`Self::conclude`]).
     ///
     /// # Cancellation
     /// When `stop` fires (the service goes down), items in flight are finished and the Restore is left `InProgress`,
     /// to be taken up again.
-    pub async fn execute(&self, restore: &Restore, source: &Source, stop: &CancellationToken) {
-        let Some(name) = restore.metadata.name.as_deref() else { return };
-        let Some(followed) = self.follow(name) else { return };
+    pub(super) async fn execute(
+        &self,
+        restore: &Restore,
+        source: &Source,
+        stop: &CancellationToken,
+    ) -> Option<Conclusion> {
+        let name = restore.metadata.name.as_deref()?;
+        let followed = self.follow(name)?;
         if let Some(started) = restore.status.as_ref().and_then(|status| status.start_timestamp.as_ref()) {
             followed.set_started_at(started.0);
         }
@@ -70,7 +81,9 @@ impl Executor {
         followed.emit(Event::Stage(Stage::Collecting));
         let begun = std::time::Instant::now();
         match self.run(restore, source, &followed, stop).await {
-            Ok(Some(outcome)) => self.conclude(name, restore, &followed, outcome, stop).await,
+            Ok(Some(outcome)) => {
+                return Some(self.file(Conclusion::new(restore, &followed, outcome, begun), stop).await);
+            }
             Ok(None) => tracing::info!(
                 restore = name,
                 "stopped at an item boundary; the restore is taken up again at the next start"
@@ -83,10 +96,11 @@ impl Executor {
             }
         }
         self.count(restore, &followed.latest(), begun.elapsed());
+        None
     }
 
     /// Counts a restore that has ended.
-    fn count(&self, restore: &Restore, progress: &Progress, took: std::time::Duration) {
+    pub(super) fn count(&self, restore: &Restore, progress: &Progress, took: std::time::Duration) {
         let Some(event) = RestoreEvent::of_end(progress.phase) else { return };
         self.metrics.restore(event, &restore.spec.schedule_name);
         self.metrics.restore_took(progress.phase, took);
@@ -99,42 +113,8 @@ impl Executor {
         }
     }
 
-    /// Finalizes a restore whose items were done by a process that has ended.
-    ///
-    /// # Errors
-    /// A message, when the location cannot be read now.
-    pub async fn finalize_again(
-        &self,
-        restore: &Restore,
-        source: &Source,
-        stop: &CancellationToken,
-    ) -> Result<(), String> {
-        let Some(name) = restore.metadata.name.as_deref() else { return Ok(()) };
-        let Some(followed) = self.follow(name) else { return Ok(()) };
-        let location = self.stores.open(&self.records, &source.location).await?;
-        let (store, layout) = (&*location.store, &location.layout);
-        let results =
-            files::restore_results(store, layout, name).await.map_err(|error| error_chain(&error))?.unwrap_or_default();
-        let resource_list = files::restore_resource_list(store, layout, name).await;
-        let resource_list = resource_list.map_err(|error| error_chain(&error))?.unwrap_or_default();
-        let operations = files::restore_item_operations(store, layout, name).await;
-        let operations = operations.map_err(|error| error_chain(&error))?;
-        let backup = source.backup.metadata.name.as_deref().unwrap_or_default();
-        let volumes = files::backup_volume_info(store, layout, backup).await.map_err(|error| error_chain(&error))?;
-        followed.emit(Event::Stage(Stage::Finalizing));
-        let finalizing = finalize::Finalizing {
-            restore,
-            location: &location,
-            volumes: &volumes,
-            resource_list: &resource_list,
-            operations: &operations,
-        };
-        finalize::finalize(self, &finalizing, results, &followed, stop).await;
-        Ok(())
-    }
-
     /// The progress of a restore, created where nobody asked for it before.
-    fn follow(&self, name: &str) -> Option<Arc<RestoreProgress>> {
+    pub(super) fn follow(&self, name: &str) -> Option<Arc<RestoreProgress>> {
         if let Some(known) = self.hub.get(name).filter(|known| !known.has_ended()) {
             return Some(known);
         }
@@ -223,6 +203,7 @@ impl Executor {
             backup_name: backup.to_owned(),
             backup_storage_location: source.backup.spec.storage_location.clone(),
             snapshot_move_data: source.backup.spec.snapshot_move_data.unwrap_or_default(),
+            data_mover: Some(convert::data_mover(&source.backup.spec, spec)),
             spec: convert::restore_spec(spec),
             volumes: convert::backup_volumes(&infos, &native, &pod_volumes, claims),
             settings: self.settings.clone(),
@@ -268,44 +249,6 @@ impl Executor {
         }
         reader.await.unwrap_or_else(|error| Err(archive::Error::Source(io::Error::other(error))))
     }
-
-    /// Files, counts, the finalizing phases, the end.
-    async fn conclude(
-        &self,
-        name: &str,
-        restore: &Restore,
-        followed: &Arc<RestoreProgress>,
-        outcome: Outcome,
-        stop: &CancellationToken,
-    ) {
-        let Outcome { location, report, volumes } = outcome;
-        followed.close();
-        if report.planned {
-            let restored = u64::try_from(report.restored).unwrap_or(u64::MAX);
-            self.records.patch_for_good(name, &status::progress(restored, restored), stop).await;
-        }
-        followed.emit(Event::Stage(Stage::Finalizing));
-        let mut results = report.results.clone();
-        followed.seal_log();
-        if let Err(error) = upload::log(&location, name, followed).await {
-            let message = format!("error uploading log file to backup storage: {error}");
-            results.add(Finding { severity: Severity::Error, bucket: Bucket::Velero, message });
-        }
-        upload::files(&location, name, &report, &results).await;
-        let (warnings, errors) = (results.warnings.count(), results.errors.count());
-        self.records.patch_for_good(name, &status::finalizing(warnings, errors), stop).await;
-        let phase = if errors > 0 { Phase::FinalizingPartiallyFailed } else { Phase::Finalizing };
-        followed.set_phase(phase);
-        let finalizing = finalize::Finalizing {
-            restore,
-            location: &location,
-            volumes: &volumes,
-            resource_list: &report.resource_list,
-            // No action that is hosted here starts one.
-            operations: &[],
-        };
-        finalize::finalize(self, &finalizing, results, followed, stop).await;
-    }
 }
 
 /// Says in the restore's log what of the tarball is not looked at, so that nothing is missed silently.
@@ -319,14 +262,6 @@ fn log_ignored(stats: &archive::Stats, followed: &RestoreProgress) {
         let message = format!("the backup tarball has {count} {what}, which a backup does not have: ignored");
         followed.log(LogLevel::Warning, "archive", &message);
     }
-}
-
-/// What the engine left for the files and the end.
-struct Outcome {
-    location: OpenLocation,
-    report: Report,
-    /// What the backup tells of its volumes.
-    volumes: Vec<BackupVolumeInfo>,
 }
 
 /// Counts finished items on their way to the progress.

@@ -8,10 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::execute::Executor;
 use super::stores::OpenLocation;
-use super::{dynamic_volumes, status, upload};
+use super::{dynamic_volumes, group_snapshots, status, upload};
 use crate::engine::events::{Event, Events};
-use crate::engine::retry::{Attempts, Backoff, retrying};
-use crate::model::{Bucket, Finding, Messages, Phase, Reason, Results, Severity, Target, label};
+use crate::model::{Bucket, Finding, Messages, Phase, Reason, Results, Severity};
 use crate::progress::RestoreProgress;
 use crate::velero::Restore;
 use crate::velero::volume_info::{BackupVolumeInfo, ItemOperation};
@@ -45,12 +44,19 @@ pub(super) async fn finalize(
     let mapping = &finalizing.restore.spec.namespace_mapping;
     let claims = dynamic_volumes::claims(finalizing.volumes, mapping, finalizing.resource_list, finalizing.operations);
     let patience = executor.settings.resource_timeout;
-    let volumes = tokio::select! {
-        found = dynamic_volumes::patch(&*executor.cluster, &**followed, patience, &claims) => found,
+    // Held for what ends within its time only: other waits must not keep restores from being finalized.
+    let work = async {
+        let _permit = executor.finalizers.acquire().await;
+        let cluster = &*executor.cluster;
+        let volumes = dynamic_volumes::patch(cluster, &**followed, patience, &claims).await;
+        (volumes, group_snapshots::clean_up(cluster, &**followed, name, patience).await)
+    };
+    let (volumes, stubs) = tokio::select! {
+        found = work => found,
         () = stop.cancelled() => return,
     };
     let mut late: Vec<(Finding, Reason)> = volumes.into_iter().map(|finding| (finding, Reason::Volume)).collect();
-    late.extend(stub_group_snapshots(executor, name).await.map(|finding| (finding, Reason::Other)));
+    late.extend(stubs.into_iter().map(|finding| (finding, Reason::Other)));
     // A process that ended between the upload and the last status has filed its findings already.
     late.retain(|(finding, _)| !is_filed(&results, finding));
     if !late.is_empty() {
@@ -77,20 +83,6 @@ fn is_filed(results: &Results, finding: &Finding) -> bool {
         Bucket::Namespace(namespace) => namespaces.get(namespace),
     };
     bucket.is_some_and(|messages| messages.contains(&finding.message))
-}
-
-/// Stub VolumeGroupSnapshotContents of this restore. There are none, as CSI snapshots are not restored; what Velero
-/// also does is to warn where the kind is not served, under a namespace it calls `cluster`.
-async fn stub_group_snapshots(executor: &Executor, restore: &str) -> Option<Finding> {
-    let target = Target::new("groupsnapshot.storage.k8s.io", "v1beta2", "volumegroupsnapshotcontents", "");
-    let selector = format!("{}={restore}", label::RESTORE_NAME);
-    let list = || executor.cluster.list(&target, &selector);
-    let error = retrying(Backoff::default(), &mut Attempts::default(), list).await.err()?;
-    let message = format!(
-        "failed to list stub VolumeGroupSnapshotContents: {error} \
-         (get volumegroupsnapshotcontents.groupsnapshot.storage.k8s.io)"
-    );
-    Some(Finding { severity: Severity::Warning, bucket: Bucket::Namespace("cluster".to_owned()), message })
 }
 
 #[cfg(test)]

@@ -106,6 +106,15 @@ impl Records {
         patiently(|| api.get(name)).await
     }
 
+    /// The Backup of this name, `None` where there is none.
+    ///
+    /// # Errors
+    /// Those of the API server.
+    pub async fn backup_if_there(&self, name: &str) -> kube::Result<Option<Backup>> {
+        let api = self.api::<Backup>();
+        patiently(|| api.get_opt(name)).await
+    }
+
     /// The Backups of a schedule.
     ///
     /// # Errors

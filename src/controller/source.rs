@@ -53,6 +53,20 @@ pub async fn fetch(records: &Records, backup: &str) -> Result<Source, String> {
     Ok(Source { backup, location })
 }
 
+/// The same, with `None` where the backup or its location is not there.
+///
+/// # Errors
+/// The API server's message, when it cannot tell.
+pub async fn find(records: &Records, backup: &str) -> Result<Option<Source>, String> {
+    let found = records.backup_if_there(backup).await.map_err(|error| message(&error))?;
+    let Some(backup) = found else { return Ok(None) };
+    match records.location(&backup.spec.storage_location).await {
+        Ok(location) => Ok(Some(Source { backup, location })),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+        Err(error) => Err(message(&error)),
+    }
+}
+
 /// kube's errors print the status twice; the API server's own message is what users know.
 #[must_use]
 pub fn message(error: &kube::Error) -> String {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::operations::Counts;
 use super::records::Records;
 use crate::model::{Phase, Progress};
 use crate::progress::RestoreProgress;
@@ -65,11 +66,18 @@ pub fn failed(reason: &str, now: Timestamp) -> Value {
     }})
 }
 
-/// InProgress → Finalizing, or FinalizingPartiallyFailed when there are errors. Counts of zero are left out.
+/// InProgress → a phase that waits for operations, or a finalizing one; and from one to the other. Counts of zero are left
+/// out.
 #[must_use]
-pub fn finalizing(warnings: usize, errors: usize) -> Value {
-    let phase = if errors > 0 { Phase::FinalizingPartiallyFailed } else { Phase::Finalizing };
-    let mut status = counts(warnings, errors);
+pub(super) fn after_items(phase: Phase, warnings: usize, errors: usize, operations: Counts) -> Value {
+    let Counts { attempted, completed, failed } = operations;
+    let mut status = counts([
+        ("warnings", warnings),
+        ("errors", errors),
+        ("restoreItemOperationsAttempted", attempted),
+        ("restoreItemOperationsCompleted", completed),
+        ("restoreItemOperationsFailed", failed),
+    ]);
     status.insert("phase".to_owned(), json!(phase.as_str()));
     json!({ "status": status })
 }
@@ -77,15 +85,14 @@ pub fn finalizing(warnings: usize, errors: usize) -> Value {
 /// Finalizing → Completed or PartiallyFailed.
 #[must_use]
 pub fn ended(phase: Phase, warnings: usize, errors: usize, now: Timestamp) -> Value {
-    let mut status = counts(warnings, errors);
+    let mut status = counts([("warnings", warnings), ("errors", errors)]);
     status.insert("phase".to_owned(), json!(phase.as_str()));
     status.insert("completionTimestamp".to_owned(), json!(timestamp(now)));
     status.insert("hookStatus".to_owned(), json!({}));
     json!({ "status": status })
 }
 
-fn counts(warnings: usize, errors: usize) -> Map<String, Value> {
-    let counted = [("warnings", warnings), ("errors", errors)];
+fn counts<const N: usize>(counted: [(&str, usize); N]) -> Map<String, Value> {
     counted.into_iter().filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), json!(count))).collect()
 }
 
@@ -130,11 +137,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_of_zero_are_left_out_and_the_suffix_says_partially_failed() {
-        assert_eq!(finalizing(0, 0), json!({"status": {"phase": "Finalizing"}}));
+    fn counts_of_zero_are_left_out() {
+        assert_eq!(after_items(Phase::Finalizing, 0, 0, Counts::default()), json!({"status": {"phase": "Finalizing"}}));
+        let operations = Counts { attempted: 3, completed: 1, failed: 0 };
         assert_eq!(
-            finalizing(2, 1),
-            json!({"status": {"phase": "FinalizingPartiallyFailed", "warnings": 2, "errors": 1}})
+            after_items(Phase::WaitingForPluginOperationsPartiallyFailed, 2, 1, operations),
+            json!({"status": {"phase": "WaitingForPluginOperationsPartiallyFailed", "warnings": 2, "errors": 1,
+                "restoreItemOperationsAttempted": 3, "restoreItemOperationsCompleted": 1}})
         );
     }
 

@@ -9,6 +9,7 @@ use crate::engine::Report;
 use crate::model::{Results, error_chain};
 use crate::progress::RestoreProgress;
 use crate::storage::files;
+use crate::velero::volume_info::{ItemOperation, RestoreVolumeInfo};
 
 /// Uploads the log.
 ///
@@ -23,15 +24,26 @@ pub(super) async fn log(location: &OpenLocation, restore: &str, followed: &Resto
 }
 
 /// Uploads results, resource list, item operations and volume info; a failure is logged, as the restore itself is done.
-///
-/// The last two lists are empty: no asynchronous operation is begun yet, and no volume's data is restored (such volumes are
-/// errors that say so, or are provisioned empty). Velero writes empty lists in the same cases.
-pub(super) async fn files(location: &OpenLocation, restore: &str, report: &Report, results: &Results) {
+/// Says whether the operations are there: those that still run are needed after a restart.
+pub(super) async fn files(
+    location: &OpenLocation,
+    restore: &str,
+    report: &Report,
+    results: &Results,
+    operations: &[ItemOperation],
+    volumes: &[RestoreVolumeInfo],
+) -> bool {
     let layout = &location.layout;
     put_results(location, restore, results).await;
     put(location, layout.restore_resource_list(restore), files::resource_list(&report.resource_list)).await;
-    put(location, layout.restore_item_operations(restore), files::item_operations(&[])).await;
-    put(location, layout.restore_volume_info(restore), files::volume_info(&[])).await;
+    let is_list_uploaded = put_item_operations(location, restore, operations).await;
+    put(location, layout.restore_volume_info(restore), files::volume_info(volumes)).await;
+    is_list_uploaded
+}
+
+/// Uploads the item operations alone; says whether they are there.
+pub(super) async fn put_item_operations(location: &OpenLocation, restore: &str, operations: &[ItemOperation]) -> bool {
+    put(location, location.layout.restore_item_operations(restore), files::item_operations(operations)).await
 }
 
 /// Uploads the results alone.
@@ -39,12 +51,13 @@ pub(super) async fn put_results(location: &OpenLocation, restore: &str, results:
     put(location, location.layout.restore_results(restore), files::results(results)).await;
 }
 
-async fn put(location: &OpenLocation, key: String, content: io::Result<Bytes>) {
+async fn put(location: &OpenLocation, key: String, content: io::Result<Bytes>) -> bool {
     let stored = match content {
         Ok(content) => location.store.put(&key, content).await.map_err(|error| error_chain(&error)),
         Err(error) => Err(error.to_string()),
     };
-    if let Err(error) = stored {
+    if let Err(error) = &stored {
         tracing::error!(key, error, "a file of the restore could not be uploaded");
     }
+    stored.is_ok()
 }

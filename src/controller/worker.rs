@@ -1,4 +1,4 @@
-//! Watching the Restores, and running them one after another.
+//! Watching the Restores, and running them one after another; what follows the items goes on beside the queue.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,10 +13,10 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::conclude::Conclusion;
 use super::decide::{Step, decide, phase_of};
 use super::execute::Executor;
-use super::source::{self, Source};
-use super::{deletion, status, validate};
+use super::{deletion, source, status, validate};
 use crate::model::{Phase, RestoreName};
 use crate::telemetry::metrics::RestoreEvent;
 use crate::velero::Restore;
@@ -57,8 +57,31 @@ struct State {
     /// By creation, then name: the order in which they run.
     queue: BTreeMap<(Option<Timestamp>, String), ()>,
     running: Option<String>,
+    /// Those whose items are done and whose end is awaited beside the queue.
+    concluding: BTreeMap<String, Ending>,
     /// UIDs that were run here: a stale watch event must not run them again.
     handled: HashSet<String>,
+}
+
+/// The two ends of a conclusion: how to give it up, and how to learn that it is over.
+#[derive(Clone, Debug)]
+struct Ending {
+    give_up: CancellationToken,
+    over: CancellationToken,
+}
+
+/// A restore's place among those that conclude; it is given back when this is dropped, whatever the way.
+pub(super) struct Concluding {
+    restores: Restores,
+    name: String,
+    ending: Ending,
+}
+
+impl Drop for Concluding {
+    fn drop(&mut self) {
+        self.restores.state().concluding.remove(&self.name);
+        self.ending.over.cancel();
+    }
 }
 
 impl Restores {
@@ -87,11 +110,11 @@ impl Restores {
         u32::try_from(position + 1).ok()
     }
 
-    /// How many there are, how many run, and how many wait.
+    /// How many there are, how many run (those that conclude included), and how many wait.
     #[must_use]
     pub fn counts(&self) -> (usize, usize, usize) {
         let state = self.state();
-        (state.by_name.len(), usize::from(state.running.is_some()), state.queue.len())
+        (state.by_name.len(), usize::from(state.running.is_some()) + state.concluding.len(), state.queue.len())
     }
 
     /// Whether the first list is complete; before that an unknown name may still turn up.
@@ -118,7 +141,7 @@ impl Restores {
         let mut state = self.state();
         let uid = restore.metadata.uid.clone().unwrap_or_default();
         let name = restore.name_any();
-        if state.handled.contains(&uid) || state.running.as_deref() == Some(name.as_str()) {
+        if state.handled.contains(&uid) || state.is_busy(&name) {
             return;
         }
         state.queue.insert((created, name), ());
@@ -133,6 +156,9 @@ impl Restores {
         state.queue.retain(|(_, queued), ()| *queued != name);
         if let Some(uid) = &restore.metadata.uid {
             state.handled.remove(uid);
+        }
+        if let Some(ending) = state.concluding.get(&name) {
+            ending.give_up.cancel();
         }
     }
 
@@ -159,6 +185,53 @@ impl Restores {
     fn is_running(&self, name: &str) -> bool {
         self.state().running.as_deref() == Some(name)
     }
+
+    /// The running restore leaves its turn to the next, and concludes.
+    fn hand_over(&self, restore: &Restore, stop: &CancellationToken) -> Concluding {
+        let mut state = self.state();
+        state.running = None;
+        self.conclude(&mut state, restore, stop)
+    }
+
+    /// A restore whose items were done by a process that has ended concludes here; `None` when that goes on already.
+    fn take_up_conclusion(&self, restore: &Restore, stop: &CancellationToken) -> Option<Concluding> {
+        let mut state = self.state();
+        let handled = restore.metadata.uid.as_ref().is_some_and(|uid| state.handled.contains(uid));
+        (!handled && !state.is_busy(&restore.name_any())).then(|| self.conclude(&mut state, restore, stop))
+    }
+
+    fn conclude(&self, state: &mut State, restore: &Restore, stop: &CancellationToken) -> Concluding {
+        let name = restore.name_any();
+        state.handled.extend(restore.metadata.uid.clone());
+        let ending = Ending { give_up: stop.child_token(), over: CancellationToken::new() };
+        state.concluding.insert(name.clone(), ending.clone());
+        Concluding { restores: self.clone(), name, ending }
+    }
+
+    /// Gives up the conclusion of this restore, if there is one, and returns when it has come to a safe point.
+    async fn give_up(&self, name: &str) {
+        let ending = self.state().concluding.get(name).cloned();
+        if let Some(Ending { give_up, over }) = ending {
+            give_up.cancel();
+            over.cancelled().await;
+        }
+    }
+}
+
+impl State {
+    fn is_busy(&self, name: &str) -> bool {
+        self.running.as_deref() == Some(name) || self.concluding.contains_key(name)
+    }
+}
+
+/// What a turn of the queue came to.
+enum Turn {
+    /// Nothing is left to do.
+    Over,
+    /// It could not be taken now; it comes again.
+    Again,
+    /// The items are done; the rest goes on beside the queue.
+    Concludes(Box<Conclusion>),
 }
 
 /// Whether `known` is a later state of the same object. Resource versions of one resource can be compared as numbers
@@ -180,13 +253,14 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Watches Restores and runs them, until `stop` fires and what runs has come to an item boundary.
+    /// Watches Restores and runs them, until `stop` fires, what runs has come to an item boundary, and what concludes to
+    /// a point from where it can be taken up.
     pub async fn run(self, stop: CancellationToken) {
         let controller = Arc::new(self);
         let tasks = TaskTracker::new();
         let worker = tokio::spawn({
-            let (controller, stop) = (Arc::clone(&controller), stop.clone());
-            async move { controller.work(&stop).await }
+            let (controller, tasks, stop) = (Arc::clone(&controller), tasks.clone(), stop.clone());
+            async move { controller.work(&tasks, &stop).await }
         });
         let mut events =
             watcher(controller.executor.records.restores(), watcher::Config::default()).default_backoff().boxed();
@@ -201,11 +275,12 @@ impl Controller {
                 Err(error) => tracing::warn!(%error, "watching Restores failed; trying again"),
             }
         }
-        tasks.close();
-        tasks.wait().await;
+        // The worker first: what it has just done the items of becomes one of the tasks.
         if let Err(error) = worker.await {
             tracing::error!(%error, "the restore worker ended unexpectedly");
         }
+        tasks.close();
+        tasks.wait().await;
     }
 
     fn observe(self: &Arc<Self>, event: watcher::Event<Restore>, tasks: &TaskTracker, stop: &CancellationToken) {
@@ -228,7 +303,13 @@ impl Controller {
                 self.follow(&restore);
                 match decide(&restore) {
                     Step::Leave => {}
-                    Step::Run | Step::Resume | Step::Finalize => self.restores.enqueue(&restore),
+                    Step::Run | Step::Resume => self.restores.enqueue(&restore),
+                    Step::Conclude => {
+                        if let Some(place) = self.restores.take_up_conclusion(&restore, stop) {
+                            let controller = Arc::clone(self);
+                            tasks.spawn(async move { controller.conclude_again(&restore, place).await });
+                        }
+                    }
                     step @ (Step::AddFinalizer | Step::CleanUp) => {
                         let (controller, stop) = (Arc::clone(self), stop.clone());
                         tasks.spawn(async move { controller.tend(&restore, step, &stop).await });
@@ -273,7 +354,11 @@ impl Controller {
                 Step::AddFinalizer => self.add_finalizer(restore).await,
                 // A running restore is deleted when it has ended.
                 _ if self.restores.is_running(&name) => Err("it is still running".to_owned()),
-                _ => deletion::clean_up(&self.executor.records, &self.executor.stores, restore).await,
+                _ => {
+                    // One whose end is awaited is not: its operations and volumes are nobody's any more.
+                    self.restores.give_up(&name).await;
+                    deletion::clean_up(&self.executor.records, &self.executor.stores, restore).await
+                }
             };
             match tried {
                 Ok(()) => return,
@@ -298,7 +383,7 @@ impl Controller {
         }
     }
 
-    async fn work(&self, stop: &CancellationToken) {
+    async fn work(self: &Arc<Self>, tasks: &TaskTracker, stop: &CancellationToken) {
         while !stop.is_cancelled() {
             let Some(restore) = self.restores.next() else {
                 tokio::select! {
@@ -306,16 +391,29 @@ impl Controller {
                     () = stop.cancelled() => return,
                 }
             };
-            let handled = match decide(&restore) {
+            // One of this name that was deleted a moment ago must not write into this one.
+            self.restores.give_up(&restore.name_any()).await;
+            let turn = match decide(&restore) {
                 Step::Run => self.start(&restore, stop).await,
                 Step::Resume => self.resume(&restore, stop).await,
-                Step::Finalize => self.finish(&restore, stop).await,
                 // It changed while it was waiting.
-                Step::AddFinalizer | Step::CleanUp | Step::Leave => true,
+                Step::Conclude | Step::AddFinalizer | Step::CleanUp | Step::Leave => Turn::Over,
             };
-            self.restores.done(&restore, handled);
+            let again = matches!(turn, Turn::Again);
+            match turn {
+                Turn::Over => self.restores.done(&restore, true),
+                Turn::Again => self.restores.done(&restore, false),
+                Turn::Concludes(conclusion) => {
+                    let (controller, place) = (Arc::clone(self), self.restores.hand_over(&restore, stop));
+                    tasks.spawn(async move {
+                        controller.executor.conclude(*conclusion, &place.ending.give_up).await;
+                        drop(place);
+                        controller.count();
+                    });
+                }
+            }
             self.count();
-            if !handled && !stop.is_cancelled() {
+            if again && !stop.is_cancelled() {
                 tokio::select! {
                     () = tokio::time::sleep(RETRY_PAUSE) => self.restores.enqueue(&restore),
                     () = stop.cancelled() => return,
@@ -324,8 +422,8 @@ impl Controller {
         }
     }
 
-    /// Validates a new Restore, accepts it and runs it. `false`: the acceptance could not be written; all is repeated.
-    async fn start(&self, restore: &Restore, stop: &CancellationToken) -> bool {
+    /// Validates a new Restore, accepts it and runs it. Where the acceptance could not be written, all is repeated.
+    async fn start(&self, restore: &Restore, stop: &CancellationToken) -> Turn {
         let name = restore.name_any();
         let mut spec = restore.spec.clone();
         validate::complete(&mut spec, &self.options.default_item_operation_timeout);
@@ -349,58 +447,50 @@ impl Controller {
             if let Some(followed) = self.executor.hub.get(&name) {
                 followed.finish(Phase::FailedValidation, None);
             }
-            return true;
+            return Turn::Over;
         };
         match self.executor.records.patch(&name, &status::in_progress(&spec, Timestamp::now())).await {
             Ok(accepted) => {
                 self.executor.metrics.restore(RestoreEvent::Attempt, &spec.schedule_name);
                 self.restores.remember(accepted.clone());
-                self.executor.execute(&accepted, &source, stop).await;
-                true
+                self.execute(&accepted, &source, stop).await
             }
             Err(error) => {
                 tracing::warn!(restore = name, %error, "the Restore could not be accepted; trying again");
-                false
+                Turn::Again
             }
         }
     }
 
-    async fn resume(&self, restore: &Restore, stop: &CancellationToken) -> bool {
+    async fn execute(&self, restore: &Restore, source: &source::Source, stop: &CancellationToken) -> Turn {
+        let concludes = self.executor.execute(restore, source, stop).await;
+        concludes.map_or(Turn::Over, |conclusion| Turn::Concludes(Box::new(conclusion)))
+    }
+
+    async fn resume(&self, restore: &Restore, stop: &CancellationToken) -> Turn {
         let name = restore.name_any();
         tracing::info!(restore = name, "found in progress; taking it up again");
         match source::fetch(&self.executor.records, &restore.spec.backup_name).await {
-            Ok(source) => {
-                self.executor.execute(restore, &source, stop).await;
-                true
-            }
+            Ok(source) => self.execute(restore, &source, stop).await,
             Err(error) => {
                 tracing::warn!(restore = name, error, "the backup of a running restore cannot be read; trying again");
-                false
+                Turn::Again
             }
         }
     }
 
-    async fn finish(&self, restore: &Restore, stop: &CancellationToken) -> bool {
-        match source::fetch(&self.executor.records, &restore.spec.backup_name).await {
-            Ok(source) => self.wrap_up(restore, &source, stop).await,
-            Err(error) => {
-                tracing::warn!(
-                    restore = restore.name_any(),
-                    error,
-                    "the backup of a finalizing restore cannot be read; trying again"
-                );
-                false
+    /// Takes up what a process that has ended left to conclude: tried until its files can be read.
+    async fn conclude_again(&self, restore: &Restore, place: Concluding) {
+        self.count();
+        let stop = &place.ending.give_up;
+        while let Err(error) = self.executor.conclude_again(restore, stop).await {
+            tracing::warn!(restore = restore.name_any(), error, "a restore could not be concluded; trying again");
+            tokio::select! {
+                () = tokio::time::sleep(RETRY_PAUSE) => {}
+                () = stop.cancelled() => break,
             }
         }
-    }
-
-    async fn wrap_up(&self, restore: &Restore, source: &Source, stop: &CancellationToken) -> bool {
-        match self.executor.finalize_again(restore, source, stop).await {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::warn!(restore = restore.name_any(), error, "a restore could not be finalized; trying again");
-                false
-            }
-        }
+        drop(place);
+        self.count();
     }
 }

@@ -1,6 +1,6 @@
 //! What one run of the engine is given.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ pub struct Job {
     pub backup_storage_location: String,
     /// `spec.snapshotMoveData` of the backup.
     pub snapshot_move_data: bool,
+    /// How moved data is brought back; absent where nobody would wait for it once the items are restored.
+    pub data_mover: Option<DataMover>,
     /// The checked specification.
     pub spec: RestoreSpec,
     /// How the backup kept its volumes.
@@ -41,6 +43,15 @@ impl Job {
     pub fn csi(&self) -> bool {
         self.settings.features.contains("EnableCSI")
     }
+}
+
+/// How data that was moved into the backup storage is brought back (restore-semantics 7.4).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DataMover {
+    /// Time given to each DataDownload: `spec.csiSnapshotTimeout` of the backup, a Go duration.
+    pub operation_timeout: String,
+    /// Settings of the data mover, from `spec.uploaderConfig` of the Restore.
+    pub config: BTreeMap<String, String>,
 }
 
 /// Limits and waits of a run (restore-semantics 1.10).

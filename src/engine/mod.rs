@@ -12,6 +12,7 @@ pub mod job;
 pub mod managed_fields;
 pub mod merge;
 pub mod modifiers;
+pub mod operations;
 pub mod plan;
 pub mod ports;
 #[cfg(test)]
@@ -21,5 +22,6 @@ pub mod retry;
 mod run;
 pub mod strip;
 
-pub use job::{BackupMethod, BackupVolumes, Job, NativeSnapshot, Settings};
+pub use actions::DataDownloads;
+pub use job::{BackupMethod, BackupVolumes, DataMover, Job, NativeSnapshot, Settings};
 pub use run::{Report, plan, run};

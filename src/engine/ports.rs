@@ -33,6 +33,12 @@ pub trait Cluster: Send + Sync {
     /// Patches the object by a JSON merge patch (RFC 7386), without a precondition.
     async fn merge_patch(&self, target: &Target, name: &str, patch: &Value) -> Result<Value, ApiError>;
 
+    /// Deletes the object; one that is not there is deleted already.
+    async fn delete(&self, target: &Target, name: &str) -> Result<(), ApiError>;
+
+    /// Deletes all objects of the target's resource and namespace that match a label selector.
+    async fn delete_collection(&self, target: &Target, label_selector: &str) -> Result<(), ApiError>;
+
     /// Replaces the object's `/status`; `object` carries the resourceVersion it is based on.
     async fn replace_status(&self, target: &Target, name: &str, object: &Value) -> Result<Value, ApiError>;
 

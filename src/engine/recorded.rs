@@ -91,6 +91,7 @@ impl Case {
             backup_name: &self.backup_name,
             backup_storage_location: "default",
             snapshot_move_data: false,
+            data_mover: None,
             csi: false,
             pod_volume_backups: &[],
             lookup: &lookup,

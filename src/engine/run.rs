@@ -10,6 +10,7 @@ use super::collect::{self, Collected};
 use super::discovery::Discovery;
 use super::events::{Event, Events, Finished, KnownItem, LogLevel, VeleroCount};
 use super::job::Job;
+use super::operations::Operation;
 use super::plan::{LeftOut, Plan, PlannedItem, Tier};
 use super::ports::{ApiError, Cluster};
 use super::restore::{Parts, Run};
@@ -30,6 +31,8 @@ pub struct Report {
     pub cancelled: bool,
     /// Whether anything was planned at all; an early end writes no progress.
     pub planned: bool,
+    /// Asynchronous operations that item actions started, which go on after the run.
+    pub operations: Vec<Operation>,
 }
 
 /// The plan of a restore, and the filters it was made by.
@@ -88,6 +91,7 @@ pub async fn run(
         run.restore_tier(tier).await;
     }
     run.ensure_namespaces_of_completed(&plan.left_out).await;
+    run.delete_upload_results().await;
     let restored = run.into_report();
     report.results.append(restored.results);
     Ok(Report {
@@ -96,6 +100,7 @@ pub async fn run(
         restored: restored.restored,
         cancelled: restored.cancelled,
         planned: true,
+        operations: restored.operations,
     })
 }
 

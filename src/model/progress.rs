@@ -162,7 +162,7 @@ pub struct Progress {
     pub outcomes: Counts,
     /// Of these, how many joined after planning: additional items and namespaces created on demand.
     pub added: u64,
-    /// Counts by stage (CustomResourceDefinitions and items).
+    /// Counts by stage: items in those that restore items, operations in those that wait for them.
     pub stages: BTreeMap<Stage, Counts>,
     /// Counts by group-resource.
     pub resources: BTreeMap<GroupResource, Counts>,

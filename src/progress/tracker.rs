@@ -121,6 +121,7 @@ impl Tracker {
             Event::Finished(finished) => self.end(finished, now),
             Event::Wait(waiting) => self.wait(waiting),
             Event::WaitOver(object) => self.wait_over(object),
+            Event::Counts(stage, counts) => self.count(*stage, *counts, now),
             Event::Finding(finding, reason) => return self.findings.add(finding, *reason),
             Event::Log(..) => {}
         }
@@ -345,6 +346,18 @@ impl Tracker {
         self.last_progress_at = Some(now);
         self.sequence += 1;
         self.fresh.push(finished.id);
+    }
+
+    fn count(&mut self, stage: Stage, counts: Counts, now: Timestamp) {
+        // The counts of these stages are their items'.
+        if matches!(stage, Stage::CustomResourceDefinitions | Stage::Items) {
+            self.anomalies += 1;
+            return;
+        }
+        let known = self.stages.insert(stage, counts);
+        if known.is_none_or(|known| known.done() < counts.done()) {
+            self.last_progress_at = Some(now);
+        }
     }
 
     fn wait(&mut self, waiting: &Waiting) {

@@ -106,6 +106,8 @@ async fn prepare(args: &LocalArgs, name: Option<&str>) -> anyhow::Result<Prepare
         backup_name: source.name.clone(),
         backup_storage_location: backup.map(|backup| backup.spec.storage_location.clone()).unwrap_or_default(),
         snapshot_move_data: backup.and_then(|backup| backup.spec.snapshot_move_data).unwrap_or_default(),
+        // It ends with its items, and has no Restore object that a DataDownload could belong to.
+        data_mover: None,
         spec: convert::restore_spec(&spec),
         volumes: volumes.volumes,
         modifiers,

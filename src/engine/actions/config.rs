@@ -23,6 +23,8 @@ pub struct Lookup {
     configs: Result<Vec<LabelledConfig>, ApiError>,
     /// Classes known to exist. One that is missing is asked for again: another item may bring it.
     storage_classes: Mutex<HashSet<String>>,
+    /// Held while a stub of a group snapshot is made or extended.
+    group_snapshots: Mutex<()>,
 }
 
 struct LabelledConfig {
@@ -39,7 +41,18 @@ impl Lookup {
         let config_maps = Target::new("", "v1", "configmaps", velero_namespace);
         let listed = cluster.list(&config_maps, "velero.io/plugin-config").await;
         let configs = listed.map(|objects| objects.iter().map(LabelledConfig::of).collect());
-        Self { cluster, velero_namespace: velero_namespace.to_owned(), configs, storage_classes: Mutex::default() }
+        Self {
+            cluster,
+            velero_namespace: velero_namespace.to_owned(),
+            configs,
+            storage_classes: Mutex::default(),
+            group_snapshots: Mutex::default(),
+        }
+    }
+
+    /// Held while a stub of a group snapshot is made or extended.
+    pub(super) fn group_snapshots(&self) -> &Mutex<()> {
+        &self.group_snapshots
     }
 
     /// The cluster.

@@ -1,13 +1,13 @@
 //! Claims and snapshots of CSI volumes (restore-semantics 7.4); these actions run only with the feature `EnableCSI`.
 //!
-//! Left out: moving snapshot data (`DataDownload`), and stubs of VolumeGroupSnapshotContents. A claim whose data
-//! would have to be moved is refused, one that belongs to a group snapshot is restored with a note.
+//! Data that was moved into the backup storage is [`super::data_mover`]'s, snapshots that were taken in a group are
+//! [`super::group_snapshot`]'s.
 
 use futures::future::{BoxFuture, FutureExt};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{Context, Error, Input, ItemIdentifier, Output, fields};
+use super::{Context, Error, Input, ItemIdentifier, Output, data_mover, fields, group_snapshot};
 use crate::model::Target;
 
 /// Annotation of a claim that names the VolumeSnapshot taken of it.
@@ -20,7 +20,7 @@ const SNAPSHOTS: &str = "volumesnapshots.snapshot.storage.k8s.io";
 const CONTENTS: &str = "volumesnapshotcontents.snapshot.storage.k8s.io";
 
 /// The name that a restored VolumeSnapshot shares with its content.
-fn shared_name(context: &Context<'_>, snapshot: &str) -> String {
+pub(super) fn shared_name(context: &Context<'_>, snapshot: &str) -> String {
     let digest = Sha256::digest(format!("{}/{snapshot}", context.restore_uid).as_bytes());
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -30,11 +30,13 @@ pub(super) fn claim(input: Input<'_>) -> BoxFuture<'_, Result<Output, Error>> {
     async move {
         let (mut item, context) = (input.item, input.context);
         let source = fields::namespace(input.item_from_backup)?;
-        let target = Target::new("", "v1", "persistentvolumeclaims", context.spec.target_namespace(source));
+        let target_namespace = context.spec.target_namespace(source);
+        let target = Target::new("", "v1", "persistentvolumeclaims", target_namespace);
         let name = fields::name(&item)?;
         let existing = context.lookup.cluster().get(&target, name).await;
-        if existing.map_err(|error| Error::api(format!("get persistentvolumeclaim {name}"), &error))?.is_some() {
-            return Ok(Output::of(item));
+        if let Some(live) = existing.map_err(|error| Error::api(format!("get persistentvolumeclaim {name}"), &error))? {
+            let operation_id = data_mover::resumed(&live, input.item_from_backup, context).await?;
+            return Ok(Output { operation_id, ..Output::of(item) });
         }
         if !context.spec.restores_volumes() {
             for field in ["spec.volumeName", "spec.dataSource", "spec.dataSourceRef"] {
@@ -44,8 +46,11 @@ pub(super) fn claim(input: Input<'_>) -> BoxFuture<'_, Result<Output, Error>> {
         }
         if context.snapshot_move_data {
             return match fields::annotation(input.item_from_backup, DATA_UPLOAD_NAME)? {
-                Some(upload) if !upload.is_empty() => Err(Error::DataMover { data_upload: upload.to_owned() }),
-                _ => Ok(Output::of(item)),
+                Some(_) => {
+                    let id = data_mover::fill(&mut item, input.item_from_backup, target_namespace, context).await?;
+                    Ok(Output { operation_id: Some(id), ..Output::of(item) })
+                }
+                None => Ok(Output::of(item)),
             };
         }
         let snapshot = fields::annotation(input.item_from_backup, VOLUME_SNAPSHOT_NAME)?.unwrap_or_default();
@@ -63,22 +68,26 @@ pub(super) fn claim(input: Input<'_>) -> BoxFuture<'_, Result<Output, Error>> {
     .boxed()
 }
 
-/// A snapshot is bound to the content that is restored with it.
-pub(super) fn volume_snapshot(input: Input<'_>) -> Result<Output, Error> {
-    let (mut item, context) = (input.item, input.context);
-    if !context.spec.restores_volumes() {
-        return Ok(Output::skip(item));
+/// A snapshot is bound to the content that is restored with it; before that, the stub of its group is seen to.
+pub(super) fn volume_snapshot(input: Input<'_>) -> BoxFuture<'_, Result<Output, Error>> {
+    async move {
+        if !input.context.spec.restores_volumes() {
+            return Ok(Output::skip(input.item));
+        }
+        let note = group_snapshot::ensure_stub(input.item_from_backup, input.context).await?;
+        bind(input, note.into_iter().collect())
     }
+    .boxed()
+}
+
+fn bind(input: Input<'_>, notes: Vec<String>) -> Result<Output, Error> {
+    let (mut item, context) = (input.item, input.context);
     let content = fields::text_or_empty(input.item_from_backup, "status.boundVolumeSnapshotContentName")?;
     if content.is_empty() {
         return Err(Error::Missing {
             path: "status.boundVolumeSnapshotContentName".to_owned(),
             purpose: "restoring a volume snapshot",
         });
-    }
-    let mut notes = Vec::new();
-    if fields::annotation(&item, "velero.io/csi-volumegroupsnapshot-handle")?.is_some() {
-        notes.push("the snapshot was taken in a group; no VolumeGroupSnapshotContent is made for it".to_owned());
     }
     let name = shared_name(context, fields::name(&item)?);
     fields::set(&mut item, "metadata.name", json!(name))?;
@@ -209,11 +218,57 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_whose_data_was_moved_is_refused_rather_than_restored_empty() {
-        let moved = pvc(json!({DATA_UPLOAD_NAME: "b-x1", VOLUME_SNAPSHOT_NAME: "snap"}));
-        let error = Bench::new().moving_data().run(CLAIM, moved).unwrap_err();
-        assert!(error.to_string().contains("data upload b-x1"), "{error}");
-        assert!(Bench::new().moving_data().run(CLAIM, pvc(json!({}))).is_ok());
+    fn of_a_backup_that_moved_data_a_claim_without_an_upload_stays() {
+        let snapped = pvc(json!({VOLUME_SNAPSHOT_NAME: "snap"}));
+        let output = Bench::new().moving_data().run(CLAIM, snapped.clone()).unwrap();
+        assert_eq!((output.item, output.operation_id, output.additional_items.len()), (snapped, None, 0));
+    }
+
+    /// restore-semantics 7.4: the stub of the group, made for the first snapshot and extended for the second.
+    #[test]
+    fn a_snapshot_of_a_group_has_a_stub_of_the_group_s_content() {
+        let snapshot = json!({"metadata": {"name": "snap", "namespace": "app", "annotations": {
+                "velero.io/csi-volumegroupsnapshot-handle": "g", "velero.io/csi-volumesnapshot-handle": "h1",
+                "velero.io/csi-driver-name": "d"}},
+            "spec": {"source": {}}, "status": {"boundVolumeSnapshotContentName": "content-1"}});
+        let class = json!({"kind": "VolumeGroupSnapshotClass", "metadata": {"name": "c"}, "driver": "d", "parameters": {
+            "csi.storage.k8s.io/group-snapshotter-secret-name": "s",
+            "csi.storage.k8s.io/group-snapshotter-secret-namespace": "n"}});
+        let action = "velero.io/csi-volumesnapshot-restorer";
+        let bench = Bench::new().with(class);
+        let output = bench.run(action, snapshot.clone()).unwrap();
+        assert_eq!(output.item["metadata"]["name"], SHARED);
+        let [stub] = bench.created().try_into().unwrap();
+        // SHA-256 of `11111111-2222-4333-8444-555555555555/g`, by another tool.
+        let name = "2a04ca889f5ed35971c29a7bbf03b25eb69fe829a3cf65481d3e78d97afee7a4";
+        assert_eq!(stub["metadata"]["name"], name);
+        assert_eq!(stub["metadata"]["labels"], json!({"velero.io/restore-name": "r"}));
+        assert_eq!(
+            stub["metadata"]["annotations"],
+            json!({"groupsnapshot.storage.kubernetes.io/deletion-secret-name": "s",
+                "groupsnapshot.storage.kubernetes.io/deletion-secret-namespace": "n"})
+        );
+        assert_eq!(
+            stub["spec"],
+            json!({"deletionPolicy": "Retain", "driver": "d",
+                "source": {"groupSnapshotHandles": {"volumeGroupSnapshotHandle": "g", "volumeSnapshotHandles": ["h1"]}},
+                "volumeGroupSnapshotRef": {"name": format!("stub-vgs-{}", &name[..8]), "namespace": "app"}})
+        );
+        // A failure, here of the status, is logged and stops nothing.
+        assert!(output.notes[0].contains("stub VolumeGroupSnapshotContent"), "{:?}", output.notes);
+
+        let live = json!({"kind": "VolumeGroupSnapshotContent", "metadata": {"name": name},
+            "spec": {"source": {"groupSnapshotHandles": {"volumeSnapshotHandles": ["h1"]}}}});
+        let known = Bench::new().with(live.clone());
+        assert_eq!(known.run(action, snapshot.clone()).unwrap().notes, [""; 0]);
+        assert_eq!(known.requests(), [format!("get volumegroupsnapshotcontents  {name}")]);
+        let mut second = snapshot;
+        second["metadata"]["annotations"]["velero.io/csi-volumesnapshot-handle"] = json!("h2");
+        let extended = Bench::new().with(live);
+        extended.run(action, second).unwrap();
+        let handles = json!(["h1", "h2"]);
+        let patch = json!({"spec": {"source": {"groupSnapshotHandles": {"volumeSnapshotHandles": handles}}}});
+        assert_eq!(extended.requests()[1], format!("patch volumegroupsnapshotcontents {name} {patch}"));
     }
 
     #[test]

@@ -4,7 +4,8 @@
 use futures::future::{BoxFuture, FutureExt};
 use serde_json::{Map, Value, json};
 
-use super::{Context, Error, Input, Output, fields};
+use super::ensure::ensure_one;
+use super::{Context, Error, Input, Output, data_mover, fields};
 use crate::model::{Target, label};
 
 /// Writes the result of a DataUpload down, and leaves the DataUpload out.
@@ -13,7 +14,12 @@ pub(super) fn remember(input: Input<'_>) -> BoxFuture<'_, Result<Output, Error>>
         let context = input.context;
         let config_map = result(input.item_from_backup, context)?;
         let target = Target::new("", "v1", "configmaps", context.velero_namespace);
-        let created = context.lookup.cluster().create(&target, &config_map).await;
+        let upload = input.item_from_backup;
+        let namespace = fields::text_or_empty(upload, "spec.sourceNamespace")?;
+        let claim = fields::text_or_empty(upload, "spec.sourcePVC")?;
+        // A second one, of an interrupted run or of a create without an answer, would make its claim an error.
+        let selector = data_mover::result_selector(context.restore_uid, namespace, claim);
+        let created = ensure_one(context.lookup.cluster(), &target, &selector, &config_map).await;
         created.map_err(|error| Error::api("create the ConfigMap of a data upload's result", &error))?;
         Ok(Output::skip(input.item))
     }

@@ -90,13 +90,13 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
-    /// The data of this claim was moved to the backup storage, and nothing here can move it back.
+    /// The data of this claim was moved to the backup storage, and nobody would follow the operation that moves it back.
     #[error(
-        "the data of this claim was moved into the backup storage (data upload {data_upload}); restoring it needs \
-         Velero's data mover, without which the volume would be empty: restore this claim with Velero, or set \
-         restorePVs to false for an empty volume"
+        "the data of this claim was moved into the backup storage (data upload {data_upload}); moving it back goes on \
+         after the items are restored, which needs a Restore object: restore this claim through a service \
+         (`reprise serve`), or set restorePVs to false for an empty volume"
     )]
-    DataMover {
+    NoDataMover {
         /// Name of the DataUpload.
         data_upload: String,
     },
@@ -129,7 +129,7 @@ impl Error {
             Self::StorageClass { reason, .. } | Self::Api { reason, .. } | Self::ConfigUnavailable { reason, .. } => {
                 *reason
             }
-            Self::DataMover { .. } => Reason::Volume,
+            Self::NoDataMover { .. } => Reason::Volume,
             _ => Reason::ItemAction,
         }
     }

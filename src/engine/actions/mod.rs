@@ -9,17 +9,20 @@
 //! of a wrong type that the rule touches is an error that names the field. What remains of the conversion is
 //! [`leaves_status_stub`].
 //!
-//! Not native: moving volume data (`DataDownload`s, restore-semantics 7.4). A claim whose data would have to be
-//! moved is refused with [`Error::DataMover`], as restoring it would silently give an empty volume.
+//! Moving volume data goes on after the item is restored ([`Output::operation_id`], [`DataDownloads`]). A run that nobody
+//! follows to that end refuses such a claim ([`Error::NoDataMover`]), as restoring it would silently give an empty volume.
 
 mod admission;
 mod claim;
 mod config;
 mod crd;
 mod csi;
+pub(crate) mod data_mover;
 mod data_upload;
+mod ensure;
 mod error;
 pub(crate) mod fields;
+mod group_snapshot;
 mod image;
 mod init_hook;
 mod job;
@@ -36,12 +39,14 @@ mod table;
 pub(crate) mod testing;
 
 pub use config::{Lookup, PluginConfig};
+pub use data_mover::DataDownloads;
 pub use error::{ActionError, Error};
 pub use table::{BUILT_IN, applicable, leaves_status_stub};
 
 use futures::future::BoxFuture;
 use serde_json::Value;
 
+use crate::engine::job::DataMover;
 use crate::model::{GroupResource, RestoreSpec};
 
 /// What stands around the item: the restore, and what its actions may ask for.
@@ -61,6 +66,8 @@ pub struct Context<'a> {
     pub backup_storage_location: &'a str,
     /// `spec.snapshotMoveData` of the backup.
     pub snapshot_move_data: bool,
+    /// How moved data is brought back; absent where nobody would wait for it.
+    pub data_mover: Option<&'a DataMover>,
     /// Whether the feature `EnableCSI` is on.
     pub csi: bool,
     /// The backup's PodVolumeBackup objects (restore-semantics 5.13).

@@ -64,7 +64,7 @@ pub static BUILT_IN: &[Action] = &[
     pure("velero.io/service", &["services"], service::service),
     pure("velero.io/service-account", &["serviceaccounts"], secret::service_account),
     with_csi(cluster("velero.io/csi-pvc-restorer", &["persistentvolumeclaims"], csi::claim)),
-    with_csi(pure(
+    with_csi(cluster(
         "velero.io/csi-volumesnapshot-restorer",
         &["volumesnapshots.snapshot.storage.k8s.io"],
         csi::volume_snapshot,

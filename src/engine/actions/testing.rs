@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::{BUILT_IN, Context, Error, Input, Lookup, Output};
 use crate::engine::discovery::Discovery;
+use crate::engine::job::DataMover;
 use crate::engine::ports::{ApiError, ApiErrorKind, Change, Cluster};
 use crate::model::{RestoreSpec, Target};
 
@@ -43,7 +44,7 @@ impl FakeCluster {
         })
     }
 
-    pub(super) fn failing(message: &str) -> Arc<Self> {
+    pub(crate) fn failing(message: &str) -> Arc<Self> {
         let failure = Some(ApiError::transport(ApiErrorKind::Connection, message));
         Arc::new(Self { objects: Vec::new(), requests: Mutex::default(), created: Mutex::default(), failure })
     }
@@ -82,8 +83,14 @@ impl Cluster for FakeCluster {
     async fn list(&self, target: &Target, label_selector: &str) -> Result<Vec<Value>, ApiError> {
         let namespace = target.namespace.as_deref().unwrap_or_default();
         self.note(format!("list {} {namespace} {label_selector}", target.resource))?;
+        // `key` or `key=value`, joined by commas.
+        let has = |object: &Value, term: &str| {
+            let (key, value) = term.split_once('=').map_or((term, None), |(key, value)| (key, Some(value)));
+            let label = object["metadata"]["labels"].get(key);
+            label.is_some_and(|label| value.is_none_or(|value| label == value))
+        };
         let matches =
-            |object: &&Value| label_selector.is_empty() || object["metadata"]["labels"].get(label_selector).is_some();
+            |object: &&Value| label_selector.is_empty() || label_selector.split(',').all(|term| has(object, term));
         Ok(self.select(target).filter(matches).cloned().collect())
     }
 
@@ -93,8 +100,17 @@ impl Cluster for FakeCluster {
         Ok(object.clone())
     }
 
-    async fn merge_patch(&self, _target: &Target, _name: &str, _patch: &Value) -> Result<Value, ApiError> {
-        Err(ApiError::status(405, "MethodNotAllowed", "no action patches"))
+    async fn merge_patch(&self, target: &Target, name: &str, patch: &Value) -> Result<Value, ApiError> {
+        self.note(format!("patch {} {name} {patch}", target.resource))?;
+        Err(ApiError::status(405, "MethodNotAllowed", "this fake takes no patches"))
+    }
+
+    async fn delete(&self, target: &Target, name: &str) -> Result<(), ApiError> {
+        self.note(format!("delete {} {name}", target.resource))
+    }
+
+    async fn delete_collection(&self, target: &Target, label_selector: &str) -> Result<(), ApiError> {
+        self.note(format!("delete {} {label_selector}", target.resource))
     }
 
     async fn replace_status(&self, _target: &Target, _name: &str, _object: &Value) -> Result<Value, ApiError> {
@@ -121,6 +137,7 @@ pub(super) struct Bench {
     from_backup: Option<Value>,
     pod_volume_backups: Vec<Value>,
     snapshot_move_data: bool,
+    data_mover: Option<DataMover>,
     cluster: Mutex<Option<Arc<FakeCluster>>>,
 }
 
@@ -132,6 +149,7 @@ impl Bench {
             from_backup: None,
             pod_volume_backups: Vec::new(),
             snapshot_move_data: false,
+            data_mover: None,
             cluster: Mutex::default(),
         }
     }
@@ -168,6 +186,16 @@ impl Bench {
 
     pub(super) fn moving_data(mut self) -> Self {
         self.snapshot_move_data = true;
+        self.data_mover = Some(DataMover {
+            operation_timeout: "10m0s".to_owned(),
+            config: BTreeMap::from([("WriteSparseFiles".to_owned(), "true".to_owned())]),
+        });
+        self
+    }
+
+    /// As a run that ends with its items.
+    pub(super) fn unfollowed(mut self) -> Self {
+        self.data_mover = None;
         self
     }
 
@@ -218,6 +246,7 @@ impl Bench {
             backup_name: "b",
             backup_storage_location: "default",
             snapshot_move_data: self.snapshot_move_data,
+            data_mover: self.data_mover.as_ref(),
             csi: true,
             pod_volume_backups: &self.pod_volume_backups,
             lookup,

@@ -1,9 +1,10 @@
 //! Restoring one item, and first the additional items it wants (restore-semantics 5.3 to 5.8).
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::ledger::{Chain, Claim, Guard};
@@ -12,6 +13,7 @@ use super::{Run, crds};
 use crate::archive::EntryId;
 use crate::engine::actions::{self, ItemIdentifier};
 use crate::engine::events::{Event, Finished, VeleroCount};
+use crate::engine::operations::Operation;
 use crate::engine::retry::Attempts;
 use crate::engine::strip;
 use crate::model::{ApiVersion, Bucket, GroupResource, ItemId, ItemKey, Origin, Outcome, Reason, Severity, Target};
@@ -309,6 +311,17 @@ impl Run {
             };
             for note in &output.notes {
                 self.info(format!("{}: {note}", item.display(&item.key.name)));
+            }
+            // Also of an item that is then left out (restore-semantics 5.5 step 4).
+            if let Some(id) = output.operation_id {
+                self.operations.lock().unwrap_or_else(PoisonError::into_inner).push(Operation {
+                    action: action.name.to_owned(),
+                    id,
+                    group_resource: group_resource.clone(),
+                    namespace: item.wanted.target_namespace.to_string(),
+                    name: item.key.name.to_string(),
+                    created: Timestamp::now(),
+                });
             }
             if output.skip {
                 return Err(End::Nothing(Reason::SkippedByAction));

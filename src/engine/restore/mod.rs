@@ -28,14 +28,15 @@ use super::discovery::Discovery;
 use super::events::{Event, Events, Finished, KnownItem, LogLevel, VeleroCount};
 use super::job::Job;
 use super::modifiers::Schemas;
+use super::operations::Operation;
 use super::plan::{LeftOut, PlannedItem, Tier};
 use super::ports::Cluster;
-use super::retry::Attempts;
+use super::retry::{Attempts, Backoff, retrying};
 use super::run::Report;
 use crate::archive::{Archive, EntryId};
 use crate::model::includes::IncludesExcludes;
 use crate::model::{
-    Bucket, Finding, GroupResource, ItemId, ItemKey, Origin, Outcome, Reason, Results, Severity, Stage, Waiting,
+    Bucket, Finding, GroupResource, ItemId, ItemKey, Origin, Outcome, Reason, Results, Severity, Stage, Target, Waiting,
 };
 
 use ledger::{Chain, Ledger};
@@ -60,6 +61,7 @@ pub(super) struct Run {
     schemas: Schemas,
     crds: crds::Waits,
     results: Mutex<Results>,
+    operations: Mutex<Vec<Operation>>,
 }
 
 /// What [`Run::new`] is built from.
@@ -99,6 +101,7 @@ impl Run {
             volumes: volumes::Volumes::default(),
             crds: crds::Waits::default(),
             results: Mutex::new(Results::default()),
+            operations: Mutex::default(),
         }
     }
 
@@ -266,6 +269,7 @@ impl Run {
             backup_name: &job.backup_name,
             backup_storage_location: &job.backup_storage_location,
             snapshot_move_data: job.snapshot_move_data,
+            data_mover: job.data_mover.as_ref(),
             csi: job.csi(),
             // No PodVolumeRestores are made, and a pod that waits for them would wait for ever.
             pod_volume_backups: &[],
@@ -294,6 +298,21 @@ impl Run {
         self.ledger.changed_anything()
     }
 
+    /// Deletes what the DataUploads of the backup left for their claims (restore-semantics 7.1); they are of no use to
+    /// another restore.
+    pub(super) async fn delete_upload_results(&self) {
+        if self.archive.group_resources().all(|group_resource| *group_resource != "datauploads.velero.io") {
+            return;
+        }
+        let config_maps = Target::new("", "v1", "configmaps", &self.job.velero_namespace);
+        let selector = actions::data_mover::results_selector(&self.job.restore_uid);
+        let delete = || self.cluster.delete_collection(&config_maps, &selector);
+        if let Err(error) = retrying(Backoff::default(), &mut Attempts::default(), delete).await {
+            let line = format!("the ConfigMaps with the results of data uploads could not be deleted: {error}");
+            self.events.emit(Event::Log(LogLevel::Warning, line));
+        }
+    }
+
     /// The resource list, and the warnings and errors so far.
     pub(super) fn into_report(self: Arc<Self>) -> Report {
         Report {
@@ -302,6 +321,7 @@ impl Run {
             results: std::mem::take(&mut *self.results.lock().unwrap_or_else(PoisonError::into_inner)),
             cancelled: self.stop.is_cancelled(),
             planned: true,
+            operations: std::mem::take(&mut *self.operations.lock().unwrap_or_else(PoisonError::into_inner)),
         }
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::Run;
 use super::item::Item;
 use crate::engine::actions::Error;
-use crate::engine::actions::fields;
+use crate::engine::actions::{data_mover, fields};
 use crate::engine::job::BackupMethod;
 use crate::engine::ports::{ApiError, Change};
 use crate::engine::retry::{Attempts, Backoff, retrying};
@@ -58,7 +58,14 @@ impl Run {
     /// The message of an error that keeps the volume from being restored.
     pub(super) async fn decide_volume(&self, item: &Item, volume: &mut Value) -> Result<VolumeDecision, String> {
         let name = item.key.name.to_string();
-        match self.method_of(&name, volume) {
+        let method = match self.method_of(&name, volume) {
+            // Restored without volume info: the last thing that can tell of data is the result of a DataUpload.
+            Method::AsIs if !self.job.volumes.methods.contains_key(&name) && self.has_upload_result(volume).await => {
+                Method::Dynamic
+            }
+            method => method,
+        };
+        match method {
             Method::Dynamic => {
                 self.volumes.provision(&name);
                 Ok(VolumeDecision::ProvisionDynamically)
@@ -217,6 +224,26 @@ impl Run {
             Method::Dynamic
         } else {
             Method::AsIs
+        }
+    }
+
+    /// Whether exactly one DataUpload of this restore has data for the volume's claim (restore-semantics 5.4, last
+    /// paragraph). A failure to find out counts as no.
+    async fn has_upload_result(&self, volume: &Value) -> bool {
+        let claim = |key: &str| volume.pointer(&format!("/spec/claimRef/{key}")).and_then(Value::as_str);
+        let Some((namespace, name)) = claim("namespace").zip(claim("name")) else { return false };
+        if self.archive.group_resources().all(|group_resource| *group_resource != "datauploads.velero.io") {
+            return false;
+        }
+        let config_maps = Target::new("", "v1", "configmaps", &self.job.velero_namespace);
+        let selector = data_mover::result_selector(&self.job.restore_uid, namespace, name);
+        let list = || self.cluster.list(&config_maps, &selector);
+        match retrying(Backoff::default(), &mut Attempts::default(), list).await {
+            Ok(found) => found.len() == 1,
+            Err(error) => {
+                self.info(format!("persistentvolumes: the results of data uploads cannot be listed: {error}"));
+                false
+            }
         }
     }
 

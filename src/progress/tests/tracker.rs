@@ -388,6 +388,24 @@ fn what_is_waited_for_is_told_only_when_nothing_moves() {
 }
 
 #[test]
+fn operations_have_counts_of_their_own_and_are_no_items() {
+    let mut tracker = running(1);
+    tracker.apply(&Event::Finished(created(0)), at(2));
+    tracker.apply(&Event::Stage(Stage::PluginOperations), at(3));
+    let counts = |pending, created| Counts { pending, created, ..Counts::default() };
+    tracker.apply(&Event::Counts(Stage::PluginOperations, counts(2, 0)), at(4));
+    tracker.apply(&Event::Counts(Stage::PluginOperations, counts(2, 0)), at(9));
+    assert_eq!(tracker.snapshot(at(9)).last_progress_at, Some(at(4)), "nothing has moved");
+    tracker.apply(&Event::Counts(Stage::PluginOperations, counts(1, 1)), at(10));
+    let progress = tracker.snapshot(at(10));
+    assert_eq!(progress.stages[&Stage::PluginOperations], counts(1, 1));
+    assert_eq!((progress.last_progress_at, progress.outcomes), (Some(at(10)), counts(0, 1)));
+    assert_eq!(tracker.anomalies(), 0);
+    tracker.apply(&Event::Counts(Stage::Items, counts(9, 9)), at(11));
+    assert_eq!((tracker.anomalies(), tracker.snapshot(at(11)).stages[&Stage::Items]), (1, counts(0, 1)));
+}
+
+#[test]
 fn an_end_before_time_leaves_no_item_pending() {
     let mut tracker = running(3);
     tracker.apply(&Event::Finished(created(0)), at(2));

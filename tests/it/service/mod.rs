@@ -6,8 +6,10 @@
 mod bad_backups;
 mod bad_requests;
 mod client;
+mod conclude;
 mod deletion;
 mod doors;
+mod operations;
 mod queue;
 mod real_cluster;
 mod restart;

@@ -1,11 +1,13 @@
 //! What a service works on: a Kubernetes API with a Velero namespace, and a backup location.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use flate2::Compression;
 use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use http::{Method, Request};
 use reprise::app::{Backend, Options};
 use reprise::archive;
@@ -18,6 +20,13 @@ use super::served::Served;
 use crate::support::namespace::Namespace;
 use crate::support::s3::S3Server;
 use crate::support::{self, ControlPlane};
+
+/// A JSON file as Velero packs it.
+pub(super) fn gzip(content: &Value) -> Vec<u8> {
+    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    packed.write_all(content.to_string().as_bytes()).unwrap();
+    packed.finish().unwrap()
+}
 
 /// The bucket of worlds with an S3 server.
 const BUCKET: &str = "backups-of-a-test";
@@ -218,10 +227,18 @@ impl World {
 
     /// The unpacked text of a file of a restore, such as `logs.gz`.
     pub(super) fn text(&self, restore: &str, suffix: &str) -> String {
-        let key = format!("restores/{restore}/restore-{restore}-{suffix}");
+        self.unpacked(&format!("restores/{restore}/restore-{restore}-{suffix}"))
+    }
+
+    /// The volumes of a restore, whose file is named otherwise.
+    pub(super) fn volume_info(&self, restore: &str) -> Value {
+        serde_json::from_str(&self.unpacked(&format!("restores/{restore}/{restore}-volumeinfo.json.gz"))).unwrap()
+    }
+
+    fn unpacked(&self, key: &str) -> String {
         let packed = match &self.store {
-            Store::Folder(folder) => std::fs::read(folder.path().join(&key)).ok(),
-            Store::S3(s3) => s3.get(BUCKET, &key).map(|body| body.to_vec()),
+            Store::Folder(folder) => std::fs::read(folder.path().join(key)).ok(),
+            Store::S3(s3) => s3.get(BUCKET, key).map(|body| body.to_vec()),
         };
         let packed = packed.unwrap_or_else(|| panic!("{key} is not there"));
         let mut text = String::new();
@@ -254,6 +271,7 @@ impl World {
             settings: Settings::default(),
             limits: archive::Limits::default(),
             default_item_operation_timeout: "4h0m0s".to_owned(),
+            item_operation_sync_frequency: std::time::Duration::from_secs(10),
             environment: BTreeMap::new(),
         }
     }

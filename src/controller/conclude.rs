@@ -1,0 +1,252 @@
+//! What follows a restore's items: its files, and the phases that wait (restore-semantics 1.6 and 5.14).
+//!
+//! Velero has a controller of its own for each of these phases. Here a task per restore goes through them beside the
+//! queue, so that neither a volume that is not bound nor a hook without a limit holds up the next restore.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+
+use super::decide::phase_of;
+use super::execute::Executor;
+use super::operations::{self, Counts};
+use super::stores::OpenLocation;
+use super::waiting::{self, Waited};
+use super::{finalize, source, status, upload, volume_info};
+use crate::engine::Report;
+use crate::engine::events::{Event, Events};
+use crate::model::{Bucket, Finding, Phase, Reason, Results, Severity, Stage, error_chain};
+use crate::progress::RestoreProgress;
+use crate::storage::files;
+use crate::velero::Restore;
+use crate::velero::volume_info::{BackupVolumeInfo, ItemOperation};
+
+/// How many restores are finalized at a time, waits for operations and hooks not counted. Velero finalizes one at a time;
+/// each watches up to six objects, so eight are a load that no API server notices.
+pub const FINALIZERS: usize = 8;
+
+/// What the engine left for the files and the end.
+pub(super) struct Outcome {
+    pub(super) location: OpenLocation,
+    pub(super) report: Report,
+    /// What the backup tells of its volumes.
+    pub(super) volumes: Vec<BackupVolumeInfo>,
+}
+
+/// Where a restore is filed.
+pub(super) struct Place {
+    /// Name of the Restore.
+    pub(super) name: String,
+    /// Name of the Backup.
+    pub(super) backup: String,
+    /// Where its files are.
+    pub(super) location: OpenLocation,
+}
+
+/// A restore whose items are done, with all that its end needs. Not to be cloned: it may hold what exists once, such as
+/// the hooks that still run.
+pub(super) struct Conclusion {
+    restore: Restore,
+    followed: Arc<RestoreProgress>,
+    place: Place,
+    report: Report,
+    /// What the backup tells of its volumes.
+    volumes: Vec<BackupVolumeInfo>,
+    /// The asynchronous operations that its item actions started.
+    operations: Vec<ItemOperation>,
+    /// Whether the uploaded list of operations is this one.
+    is_list_uploaded: bool,
+    /// The warnings and errors that are counted in the status, or will be.
+    results: Results,
+    begun: Instant,
+}
+
+impl Conclusion {
+    /// Of a restore whose items were done just now, by a run that began at that instant.
+    pub(super) fn new(restore: &Restore, followed: &Arc<RestoreProgress>, outcome: Outcome, begun: Instant) -> Self {
+        let Outcome { location, mut report, volumes } = outcome;
+        let operations = std::mem::take(&mut report.operations);
+        Self {
+            restore: restore.clone(),
+            followed: Arc::clone(followed),
+            place: Place::of(restore, location),
+            operations: operations.into_iter().map(|operation| operations::started(operation, restore)).collect(),
+            is_list_uploaded: false,
+            results: std::mem::take(&mut report.results),
+            report,
+            volumes,
+            begun,
+        }
+    }
+
+    pub(super) fn restore(&self) -> &Restore {
+        &self.restore
+    }
+
+    pub(super) fn followed(&self) -> &Arc<RestoreProgress> {
+        &self.followed
+    }
+
+    /// What waiting for operations changes, and whether their uploaded list is this one.
+    pub(super) fn parts(&mut self) -> (&Place, &mut Vec<ItemOperation>, &mut Results, bool) {
+        (&self.place, &mut self.operations, &mut self.results, self.is_list_uploaded)
+    }
+}
+
+impl Place {
+    fn of(restore: &Restore, location: OpenLocation) -> Self {
+        let name = restore.metadata.name.clone().unwrap_or_default();
+        Self { name, backup: restore.spec.backup_name.clone(), location }
+    }
+}
+
+impl Executor {
+    /// The first part, while it is still the restore's turn: the last progress, one look at each operation, the files,
+    /// counts and the next phase.
+    pub(super) async fn file(&self, mut conclusion: Conclusion, stop: &CancellationToken) -> Conclusion {
+        let Conclusion { restore, followed, place, report, operations, is_list_uploaded, results, .. } =
+            &mut conclusion;
+        let Place { name, location, .. } = &*place;
+        followed.close();
+        if report.planned {
+            let restored = u64::try_from(report.restored).unwrap_or(u64::MAX);
+            self.records.patch_for_good(name, &status::progress(restored, restored), stop).await;
+        }
+        if !operations.is_empty() {
+            followed.emit(Event::Stage(Stage::PluginOperations));
+            let port = self.operations_of(restore.metadata.uid.as_deref().unwrap_or_default());
+            let errors = waiting::look(&port, operations, operations::timeout(restore), jiff::Timestamp::now()).await;
+            waiting::file(errors, results, &**followed);
+            waiting::tell(operations, &**followed);
+        }
+        let counts = Counts::of(operations);
+        if counts.running() == 0 {
+            followed.emit(Event::Stage(Stage::Finalizing));
+        }
+        followed.seal_log();
+        if let Err(error) = upload::log(location, name, followed).await {
+            let message = format!("error uploading log file to backup storage: {error}");
+            results.add(Finding { severity: Severity::Error, bucket: Bucket::Velero, message });
+        }
+        let volumes = volume_info::collect(&*self.cluster, self.records.namespace(), name, &report.resource_list).await;
+        *is_list_uploaded = upload::files(location, name, report, results, operations, &volumes).await;
+        let (warnings, errors) = (results.warnings.count(), results.errors.count());
+        let phase = match (counts.running() > 0, errors > 0) {
+            (true, false) => Phase::WaitingForPluginOperations,
+            (true, true) => Phase::WaitingForPluginOperationsPartiallyFailed,
+            (false, false) => Phase::Finalizing,
+            (false, true) => Phase::FinalizingPartiallyFailed,
+        };
+        self.records.patch_for_good(name, &status::after_items(phase, warnings, errors, counts), stop).await;
+        followed.set_phase(phase);
+        conclusion
+    }
+
+    /// The second part: all that is waited for, and the terminal phase.
+    ///
+    /// # Cancellation
+    /// When `stop` fires, because the service goes down or the Restore is deleted, the Restore is left in the phase it is
+    /// in, from where [`Self::conclude_again`] goes on.
+    pub(super) async fn conclude(&self, mut conclusion: Conclusion, stop: &CancellationToken) {
+        let phase = conclusion.followed.latest().phase;
+        if is_waiting(phase) {
+            match self.await_operations(&mut conclusion, stop).await {
+                Waited::Over => {}
+                Waited::BackupGone => {
+                    let phase = Phase::FinalizingPartiallyFailed;
+                    let patch = status::after_items(phase, 0, 0, Counts::of(&conclusion.operations));
+                    self.records.patch_for_good(&conclusion.place.name, &patch, stop).await;
+                    return self
+                        .end_without_backup(&conclusion.restore, &conclusion.followed, conclusion.begun, stop)
+                        .await;
+                }
+                Waited::Stopped => return,
+            }
+        }
+        let Conclusion { restore, followed, place, report, volumes, operations, results, begun, .. } = conclusion;
+        followed.emit(Event::Stage(Stage::Finalizing));
+        let finalizing = finalize::Finalizing {
+            restore: &restore,
+            location: &place.location,
+            volumes: &volumes,
+            resource_list: &report.resource_list,
+            operations: &operations,
+        };
+        finalize::finalize(self, &finalizing, results, &followed, stop).await;
+        self.count(&restore, &followed.latest(), begun.elapsed());
+    }
+
+    /// Concludes a restore whose items were done by a process that has ended, from the files that it uploaded.
+    ///
+    /// # Errors
+    /// A message, when the location cannot be read now.
+    pub(super) async fn conclude_again(&self, restore: &Restore, stop: &CancellationToken) -> Result<(), String> {
+        let Some(name) = restore.metadata.name.as_deref() else { return Ok(()) };
+        let Some(followed) = self.follow(name) else { return Ok(()) };
+        let status = restore.status.clone().unwrap_or_default();
+        if let Some(started) = &status.start_timestamp {
+            followed.set_started_at(started.0);
+        }
+        if let Some(phase) = phase_of(restore) {
+            followed.set_phase(phase);
+        }
+        let Some(source) = source::find(&self.records, &restore.spec.backup_name).await? else {
+            self.end_without_backup(restore, &followed, Instant::now(), stop).await;
+            return Ok(());
+        };
+        let location = self.stores.open(&self.records, &source.location).await?;
+        let (store, layout) = (&*location.store, &location.layout);
+        let results = files::restore_results(store, layout, name).await.map_err(|error| error_chain(&error))?;
+        let mut results = results.unwrap_or_default();
+        let resource_list = files::restore_resource_list(store, layout, name).await;
+        let resource_list = resource_list.map_err(|error| error_chain(&error))?.unwrap_or_default();
+        let operations = files::restore_item_operations(store, layout, name).await;
+        let operations = operations.map_err(|error| error_chain(&error))?;
+        let backup = source.backup.metadata.name.as_deref().unwrap_or_default();
+        let volumes = files::backup_volume_info(store, layout, backup).await.map_err(|error| error_chain(&error))?;
+        let started = usize::try_from(status.restore_item_operations_attempted).unwrap_or_default();
+        if let Some(lost) = started.checked_sub(operations.len()).filter(|lost| *lost > 0) {
+            let message = format!(
+                "{lost} of {started} asynchronous operations are not in the restore's list in the backup location, and are \
+                 not waited for: look at its DataDownloads"
+            );
+            let finding = Finding { severity: Severity::Warning, bucket: Bucket::Velero, message };
+            followed.emit(Event::Finding(finding.clone(), Reason::Other));
+            results.add(finding);
+        }
+        let conclusion = Conclusion {
+            place: Place::of(restore, location),
+            report: Report { resource_list, ..Report::default() },
+            restore: restore.clone(),
+            followed,
+            volumes,
+            operations,
+            is_list_uploaded: true,
+            results,
+            begun: Instant::now(),
+        };
+        self.conclude(conclusion, stop).await;
+        Ok(())
+    }
+
+    /// What can still be done for a restore whose Backup or location is gone (restore-semantics 5.14): its end.
+    async fn end_without_backup(
+        &self,
+        restore: &Restore,
+        followed: &Arc<RestoreProgress>,
+        begun: Instant,
+        stop: &CancellationToken,
+    ) {
+        let name = restore.metadata.name.as_deref().unwrap_or_default();
+        tracing::warn!(restore = name, "its Backup or location is gone: the restore ends PartiallyFailed");
+        let patch = status::ended(Phase::PartiallyFailed, 0, 0, jiff::Timestamp::now());
+        self.write_end(name, &patch, stop).await;
+        followed.finish(Phase::PartiallyFailed, None);
+        self.count(restore, &followed.latest(), begun.elapsed());
+    }
+}
+
+const fn is_waiting(phase: Phase) -> bool {
+    matches!(phase, Phase::WaitingForPluginOperations | Phase::WaitingForPluginOperationsPartiallyFailed)
+}
