@@ -8,6 +8,7 @@
 //! - Every write is a merge patch of fields we own, on the object itself: the CRD has no status subresource.
 //! - A terminal phase is final; only deletion follows it.
 
+mod archive_source;
 pub mod convert;
 pub mod decide;
 mod deletion;
