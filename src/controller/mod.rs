@@ -9,12 +9,14 @@
 //! - A terminal phase is final; only deletion follows it.
 
 mod archive_source;
+pub mod check;
 pub mod convert;
 pub mod decide;
 mod deletion;
 mod dynamic_volumes;
 pub mod execute;
 mod finalize;
+pub mod preview;
 pub mod record_store;
 pub mod records;
 pub mod source;

@@ -14,6 +14,7 @@ pub mod merge;
 pub mod modifiers;
 pub mod plan;
 pub mod ports;
+pub mod preview;
 #[cfg(test)]
 mod recorded;
 mod restore;

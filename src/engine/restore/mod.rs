@@ -8,6 +8,7 @@
 mod crds;
 mod created;
 mod existing;
+mod foreseen;
 mod item;
 mod ledger;
 mod namespaces;
@@ -30,6 +31,7 @@ use super::job::Job;
 use super::modifiers::Schemas;
 use super::plan::{LeftOut, PlannedItem, Tier};
 use super::ports::Cluster;
+use super::preview::Overlay;
 use super::retry::Attempts;
 use super::run::Report;
 use crate::archive::{Archive, EntryId};
@@ -60,6 +62,8 @@ pub(super) struct Run {
     schemas: Schemas,
     crds: crds::Waits,
     results: Mutex<Results>,
+    /// Where `cluster` is one on which nothing is written.
+    preview: Option<Arc<Overlay>>,
 }
 
 /// What [`Run::new`] is built from.
@@ -72,6 +76,7 @@ pub(super) struct Parts {
     pub(super) discovery: Arc<Discovery>,
     pub(super) lookup: actions::Lookup,
     pub(super) stop: CancellationToken,
+    pub(super) preview: Option<Arc<Overlay>>,
 }
 
 impl Run {
@@ -99,6 +104,7 @@ impl Run {
             volumes: volumes::Volumes::default(),
             crds: crds::Waits::default(),
             results: Mutex::new(Results::default()),
+            preview: parts.preview,
         }
     }
 
