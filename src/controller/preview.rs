@@ -94,15 +94,15 @@ impl Previews {
         let (restore, source) = self.restore(wanted).await?;
         let backup = source.backup.metadata.name.clone().unwrap_or_default();
         let unavailable = |message: String| Error::new(Code::Unavailable, message);
-        let location = self.executor.stores.open(&self.executor.records, &source.location).await.map_err(unavailable)?;
+        let location =
+            self.executor.stores.open(&self.executor.records, &source.location).await.map_err(unavailable)?;
         let (job, _) = self.executor.job(&restore, &source, &location, &backup).await.map_err(unavailable)?;
         let archive = self.executor.download(&location, &backup, &job, stop).await.map_err(|error| match error {
             archive::Error::Cancelled => unavailable("the service is shutting down: try again in a moment".to_owned()),
             archive::Error::Source(error) => unavailable(format!("download backup {backup}: {}", error_chain(&error))),
             damage => Error::new(Code::FailedPrecondition, format!("read backup {backup}: {}", error_chain(&damage))),
         })?;
-        let begun =
-            PlanBegun { restore: job.restore_name.clone(), backup, items: 0, dry_run, sandbox: self.sandbox };
+        let begun = PlanBegun { restore: job.restore_name.clone(), backup, items: 0, dry_run, sandbox: self.sandbox };
         let options = preview::Options { dry_run };
         let steps = preview::preview(job, Arc::new(archive), Arc::clone(&self.cluster), options, stop.clone());
         Ok(Prepared { begun, steps })
@@ -200,7 +200,8 @@ impl Plans for Previews {
             drop(room);
         });
         let reader = Reader { events, stop: self.stop.clone(), _stops_with_it: guard, task: Some(task) };
-        let events = stream::unfold(reader, |mut reader| async move { reader.next().await.map(|event| (event, reader)) });
+        let events =
+            stream::unfold(reader, |mut reader| async move { reader.next().await.map(|event| (event, reader)) });
         Ok(events.boxed())
     }
 }
