@@ -22,7 +22,7 @@ pub(super) struct PlanArgs {
     /// A Restore that exists; with --from-backup or --from-schedule the name that a new one would have
     name: Option<String>,
     /// Plan on the spot, without a service: a backup's tarball, its folder, or s3://BUCKET/[PREFIX/]backups/NAME
-    #[arg(long, value_name = "PATH or URL", conflicts_with_all = ["name", "from_backup", "from_schedule", "server"])]
+    #[arg(long, value_name = "PATH or URL", conflicts_with_all = ["name", "from_backup", "from_schedule"])]
     from: Option<String>,
     #[command(flatten)]
     source: SourceFlags,
