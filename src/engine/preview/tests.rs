@@ -95,7 +95,8 @@ impl DryRun for Guard {
     async fn create_dry_run(&self, target: &Target, object: &Value) -> Result<Value, ApiError> {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         self.note(format!("create {} {name}", target.group_resource()));
-        let refusal = self.refusals.iter().find(|((resource, refused), _)| *resource == target.resource && *refused == name);
+        let refusal =
+            self.refusals.iter().find(|((resource, refused), _)| *resource == target.resource && *refused == name);
         match refusal {
             Some((_, refusal)) => Err(refusal.clone()),
             None => self.inner.create_dry_run(target, object).await,
@@ -144,7 +145,12 @@ fn config(name: &str) -> Value {
     object("ConfigMap", "shop", name, &json!({"data": {"a": "b"}}))
 }
 
-async fn plan_with(guard: Arc<Guard>, archive: &Arc<Archive>, job: Job, dry_run: bool) -> (Vec<PlanEntry>, PlanSummary) {
+async fn plan_with(
+    guard: Arc<Guard>,
+    archive: &Arc<Archive>,
+    job: Job,
+    dry_run: bool,
+) -> (Vec<PlanEntry>, PlanSummary) {
     let steps = preview(job, Arc::clone(archive), guard, Options { dry_run }, CancellationToken::new());
     let steps: Vec<PlanStep> = steps.map(Result::unwrap).collect().await;
     let mut entries = Vec::new();
@@ -219,7 +225,8 @@ async fn the_restore_does_item_by_item_what_the_plan_said_and_the_plan_writes_no
         let (entries, summary) = plan(&sandbox, &archive, spec.clone()).await;
         let (ends, report) = restore(&sandbox, &archive, job("second", spec)).await;
 
-        let planned: BTreeMap<String, &PlanEntry> = entries.iter().map(|entry| (entry.key.to_string(), entry)).collect();
+        let planned: BTreeMap<String, &PlanEntry> =
+            entries.iter().map(|entry| (entry.key.to_string(), entry)).collect();
         assert_eq!(planned.len(), entries.len(), "each item once");
         assert_eq!(planned.keys().collect::<Vec<_>>(), ends.keys().collect::<Vec<_>>());
         for (key, entry) in &planned {
@@ -229,7 +236,9 @@ async fn the_restore_does_item_by_item_what_the_plan_said_and_the_plan_writes_no
                 PlanAction::Update => Outcome::Updated,
                 PlanAction::Unchanged => Outcome::Unchanged,
                 PlanAction::Skip => Outcome::Skipped,
-                PlanAction::Conflict | PlanAction::Forbidden | PlanAction::Invalid | PlanAction::Fail => Outcome::Failed,
+                PlanAction::Conflict | PlanAction::Forbidden | PlanAction::Invalid | PlanAction::Fail => {
+                    Outcome::Failed
+                }
             };
             assert_eq!(end.outcome, wanted, "{entry:?} {end:?}");
             if entry.action != PlanAction::Unknown && end.outcome != Outcome::Created {
@@ -263,18 +272,29 @@ async fn entries_come_in_the_order_of_the_restore_with_namespaces_and_additional
         }
     }
     let mut last = HashMap::new();
-    let mut pulled = 0;
-    let mut at = ItemId(0);
     for entry in entries.iter().filter(|entry| entry.origin == Origin::Planned && entry.action != PlanAction::Skip) {
         let before = last.insert(&entry.group_resource, entry.id);
         assert!(before.is_none_or(|before| before < entry.id), "{entry:?} is told after {before:?}");
-        pulled += usize::from(entry.id < at);
-        at = at.max(entry.id);
     }
-    // After one that was wanted before its turn, those of the turn go on with lower numbers.
-    assert!(pulled < entries.len());
-    let pods = entries.iter().filter(|entry| entry.group_resource == "persistentvolumeclaims").count();
-    assert!(pods > 0, "the sample has claims, which pods want");
+}
+
+#[tokio::test]
+async fn an_item_that_another_one_wants_comes_in_front_of_it_and_once() {
+    let sandbox = with_namespace().await;
+    let volumes = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]);
+    let spec = json!({"spec": {"containers": [{"name": "c", "image": "i"}], "volumes": volumes}});
+    let claim = json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    let archive = archive([
+        object("Pod", "shop", "web-0", &spec),
+        object("Pod", "shop", "web-1", &spec),
+        object("PersistentVolumeClaim", "shop", "data", &claim),
+    ]);
+    let mut job = job("r", RestoreSpec::default());
+    job.settings.priorities = "pods".parse().unwrap();
+    let (entries, _) = plan_with(Arc::new(Guard::new(&sandbox)), &archive, job, true).await;
+    let told: Vec<_> = entries.iter().map(|entry| (&*entry.key.name, entry.action)).collect();
+    let created = |name| (name, PlanAction::Create);
+    assert_eq!(told, [created("data"), created("web-0"), created("web-1")]);
 }
 
 #[tokio::test]
@@ -297,10 +317,8 @@ async fn what_cannot_be_tried_is_told_with_the_reason_and_without_a_request() {
     let guard = Arc::new(Guard::new(&Sandbox::new(SandboxOptions::default())));
     let all = RestoreSpec { include_cluster_resources: Some(true), ..RestoreSpec::default() };
     let (entries, summary) = plan_with(Arc::clone(&guard), &archive, job("r", all), true).await;
-    let told: BTreeMap<String, (PlanAction, bool, Option<Reason>)> = entries
-        .iter()
-        .map(|entry| (entry.key.to_string(), (entry.action, entry.dry_run, entry.reason)))
-        .collect();
+    let told: BTreeMap<String, (PlanAction, bool, Option<Reason>)> =
+        entries.iter().map(|entry| (entry.key.to_string(), (entry.action, entry.dry_run, entry.reason))).collect();
     assert_eq!(
         told,
         BTreeMap::from([
@@ -339,7 +357,8 @@ async fn what_the_service_may_not_do_is_asked_once_and_forbidden_for_each_item()
         let guard = Arc::new(Guard { denied: ["secrets"].into(), ..Guard::new(&sandbox) });
         let secrets = (0..20).map(|number| object("Secret", "shop", &format!("s{number}"), &json!({})));
         let archive = archive(secrets.chain([config("a")]));
-        let (entries, summary) = plan_with(Arc::clone(&guard), &archive, job("r", RestoreSpec::default()), dry_run).await;
+        let (entries, summary) =
+            plan_with(Arc::clone(&guard), &archive, job("r", RestoreSpec::default()), dry_run).await;
         for entry in &entries {
             let wanted = if entry.group_resource == "secrets" { PlanAction::Forbidden } else { PlanAction::Create };
             assert_eq!(entry.action, wanted, "{entry:?}");
@@ -354,13 +373,12 @@ async fn what_the_service_may_not_do_is_asked_once_and_forbidden_for_each_item()
 
 #[tokio::test]
 async fn a_refusal_for_lack_of_what_the_restore_brings_first_is_not_held_against_an_item() {
-    let message = "pods \"web\" is forbidden: error looking up service account shop/clerk: serviceaccount \"clerk\" not found";
+    let message =
+        "pods \"web\" is forbidden: error looking up service account shop/clerk: serviceaccount \"clerk\" not found";
     let lacking = ApiError::status(403, "Forbidden", message);
     let pod = object("Pod", "shop", "web", &json!({"spec": {"containers": [{"name": "c", "image": "i"}]}}));
     let clerk = object("ServiceAccount", "shop", "clerk", &json!({}));
-    for (objects, wanted) in
-        [(vec![pod.clone(), clerk], PlanAction::Unknown), (vec![pod], PlanAction::Forbidden)]
-    {
+    for (objects, wanted) in [(vec![pod.clone(), clerk], PlanAction::Unknown), (vec![pod], PlanAction::Forbidden)] {
         let sandbox = with_namespace().await;
         let refusals = Rules::from([(("pods", "web"), lacking.clone())]);
         let guard = Arc::new(Guard { refusals, ..Guard::new(&sandbox) });
