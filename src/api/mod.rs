@@ -8,6 +8,7 @@ pub mod code;
 pub mod context;
 pub mod grpc;
 pub mod http;
+pub mod plan;
 pub mod readiness;
 pub mod server;
 pub mod watch;

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, Readiness, Server, server};
 use crate::archive;
 use crate::cluster::KubeCluster;
+use crate::controller::preview::Previews;
 use crate::controller::record_store::RecordStore;
 use crate::controller::{self, Controller, Executor, Records, Restores, Stores};
 use crate::engine::Settings;
@@ -133,15 +134,13 @@ impl Running {
         let records = Records::new(client, &namespace);
         let restores = Restores::default();
         let stores = Stores::new(environment);
-        let service = Service::new(
-            Arc::new(RecordStore {
-                records: records.clone(),
-                restores: restores.clone(),
-                stores: stores.clone(),
-                sandbox: sandbox.is_some(),
-            }),
-            hub.clone(),
-        );
+        let record_store = RecordStore {
+            records: records.clone(),
+            restores: restores.clone(),
+            stores: stores.clone(),
+            sandbox: sandbox.is_some(),
+        };
+        let service = Service::new(Arc::new(record_store), hub.clone());
         let executor = Executor {
             records,
             restores: restores.clone(),
@@ -154,6 +153,15 @@ impl Running {
             metrics: metrics.clone(),
             finalizers: Arc::new(Semaphore::new(controller::FINALIZERS)),
         };
+        let dry_run = Arc::clone(&cluster) as _;
+        let previews = Previews::new(
+            executor.clone(),
+            dry_run,
+            &default_item_operation_timeout,
+            sandbox.is_some(),
+            streams.clone(),
+        );
+        let service = service.with_plans(Arc::new(previews));
         let controller = Controller {
             executor,
             restores: restores.clone(),

@@ -134,6 +134,11 @@ impl Client {
         Ok(answer.into_inner())
     }
 
+    pub(super) async fn plan(&self, request: pb::PlanRestoreRequest) -> anyhow::Result<Streaming<pb::PlanEvent>> {
+        let answer = self.inner.clone().plan_restore(request).await.map_err(|status| told(&status))?;
+        Ok(answer.into_inner())
+    }
+
     /// Opens a watch; the caller tells passing trouble from lasting.
     pub(super) async fn watch(&self, name: &str, after: Option<u64>) -> Result<Streaming<pb::RestoreEvent>, Status> {
         let request = pb::WatchRestoreRequest { name: name.to_owned(), after_sequence: after };

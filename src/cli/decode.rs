@@ -10,10 +10,10 @@ use jiff::Timestamp;
 use crate::api::grpc::{pb, spec};
 use crate::api::watch::Numbered;
 use crate::model::{
-    Bucket, Counts, GroupResource, ItemId, ItemKey, ItemState, Origin, Outcome, Phase, Progress, Reason, Stage,
-    TimeLeft, TypedFinding, Waiting,
+    Bucket, Counts, Denied, GroupResource, ItemId, ItemKey, ItemState, Origin, Outcome, Phase, PlanAction, PlanCounts,
+    PlanEntry, PlanSummary, Progress, Reason, Stage, TimeLeft, TypedFinding, Waiting,
 };
-use crate::service::{RestoreResults, RestoreView, WatchEvent};
+use crate::service::{PlanBegun, PlanEvent, RestoreResults, RestoreView, WatchEvent};
 
 /// An answer that cannot be understood: the service is of another version.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -236,6 +236,77 @@ pub(super) fn results(results: pb::RestoreResults) -> RestoreResults {
     RestoreResults { warnings: findings(warnings), errors: findings(errors), complete }
 }
 
+fn plan_action(number: i32) -> Result<PlanAction, Error> {
+    let found = PlanAction::ALL.into_iter().find(|action| i32::from(pb::PlanAction::from(*action)) == number);
+    found.ok_or(Error("action"))
+}
+
+/// An event of a plan; `None` for one of a newer service.
+pub(super) fn plan_event(event: pb::PlanEvent) -> Result<Option<PlanEvent>, Error> {
+    use pb::plan_event::Event;
+    Ok(Some(match event.event {
+        None => return Ok(None),
+        Some(Event::Begun(pb::PlanBegun { restore, backup, items, dry_run, sandbox })) => {
+            PlanEvent::Begun(PlanBegun { restore, backup, items, dry_run, sandbox })
+        }
+        Some(Event::Entry(entry)) => PlanEvent::Entry(Box::new(plan_entry(entry)?)),
+        Some(Event::Ended(summary)) => PlanEvent::Ended(Box::new(plan_summary(summary)?)),
+        Some(Event::ShuttingDown(pb::ShuttingDown {})) => PlanEvent::ShuttingDown,
+    }))
+}
+
+fn plan_entry(entry: pb::PlanEntry) -> Result<PlanEntry, Error> {
+    let pb::PlanEntry {
+        id,
+        group_resource,
+        api_version_kind,
+        namespace,
+        name,
+        origin: origin_number,
+        action,
+        reason: reason_number,
+        message,
+        differences,
+        dry_run,
+    } = entry;
+    Ok(PlanEntry {
+        id: ItemId(id),
+        group_resource: GroupResource::parse(&group_resource),
+        key: ItemKey { api_version_kind: api_version_kind.into(), namespace: namespace.into(), name: name.into() },
+        origin: origin(origin_number)?,
+        action: plan_action(action)?,
+        reason: reason(reason_number),
+        message,
+        differences,
+        dry_run,
+    })
+}
+
+fn plan_counts(counts: Vec<pb::PlanCount>) -> Result<PlanCounts, Error> {
+    counts.into_iter().map(|pb::PlanCount { action, count }| Ok((plan_action(action)?, count))).collect()
+}
+
+fn plan_summary(summary: pb::PlanSummary) -> Result<PlanSummary, Error> {
+    let pb::PlanSummary { items, actions, resources, denied, findings, warnings, errors } = summary;
+    let resource = |pb::PlanResource { group_resource, actions }| {
+        Ok((GroupResource::parse(&group_resource), plan_counts(actions)?))
+    };
+    let denial = |pb::PlanDenied { verb, group_resource, namespace }| Denied {
+        verb,
+        group_resource: GroupResource::parse(&group_resource),
+        namespace,
+    };
+    Ok(PlanSummary {
+        items,
+        actions: plan_counts(actions)?,
+        resources: resources.into_iter().map(resource).collect::<Result<_, _>>()?,
+        denied: denied.into_iter().map(denial).collect(),
+        findings: findings.into_iter().map(finding).collect(),
+        warnings,
+        errors,
+    })
+}
+
 fn finding(finding: pb::Finding) -> TypedFinding {
     let pb::Finding { bucket, reason: number, message } = finding;
     let bucket = match bucket {
@@ -276,6 +347,21 @@ mod tests {
         ] {
             let numbered = Numbered { sequence: 7, event };
             assert_eq!(super::event(numbered.clone().into()).unwrap(), Some(numbered));
+        }
+    }
+
+    #[test]
+    fn plans_come_back_as_they_were_sent() {
+        use crate::cli::plan::tests::{entry, summary};
+        let begun = PlanBegun { restore: "r".into(), backup: "b".into(), items: 3, dry_run: true, sandbox: false };
+        for event in [
+            PlanEvent::Begun(begun),
+            PlanEvent::Entry(Box::new(entry())),
+            PlanEvent::Ended(Box::new(summary())),
+            PlanEvent::ShuttingDown,
+        ] {
+            let sent = crate::api::grpc::plan::event(event.clone()).unwrap();
+            assert_eq!(plan_event(sent).unwrap(), Some(event));
         }
     }
 

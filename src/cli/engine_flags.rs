@@ -73,6 +73,11 @@ pub(super) struct ClusterFlags {
 }
 
 impl ClusterFlags {
+    /// Whether a flag says which cluster.
+    pub(super) const fn names_a_cluster(&self) -> bool {
+        self.kubeconfig.is_some() || self.kubecontext.is_some()
+    }
+
     /// A client of the cluster, and its address.
     ///
     /// # Errors

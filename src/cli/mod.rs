@@ -11,6 +11,7 @@ mod exit;
 mod local;
 mod logging;
 mod output;
+mod plan;
 mod remote;
 mod restore_flags;
 mod serve;
@@ -60,6 +61,16 @@ Exit codes:
   4    the restore failed, or its specification was refused
   130  no longer watching, because of Ctrl-C";
 
+/// The end of the help of `plan`.
+const PLAN_EXIT_CODES: &str = "\
+Exit codes:
+  0    nothing stands against it
+  1    the plan could not be made
+  2    the command line makes no sense
+  3    something would conflict, be refused or fail
+  4    the specification was refused (with --from)
+  130  interrupted by Ctrl-C";
+
 #[derive(Subcommand, Clone, Debug)]
 enum RestoreCommand {
     /// Create a Restore, and with --wait watch it to its end
@@ -85,9 +96,12 @@ enum RestoreCommand {
     /// Ctrl-C stops it at an item boundary; a second one at once.
     #[command(after_help = EXIT_CODES)]
     Run(Box<local::RunArgs>),
-    /// Print what `run` would do, without writing anything
-    #[command(after_help = EXIT_CODES)]
-    Plan(Box<local::PlanArgs>),
+    /// Print what a restore would do to the live cluster, without writing anything
+    ///
+    /// By a running service: of a Restore (NAME), or of one that is not created yet (--from-backup and the flags of
+    /// `create`). On the spot: of a tarball or folder (--from).
+    #[command(after_help = PLAN_EXIT_CODES)]
+    Plan(Box<plan::PlanArgs>),
 }
 
 impl Cli {
@@ -127,7 +141,7 @@ impl Command {
                 RestoreCommand::Results(args) => remote::results(args).await,
                 RestoreCommand::Logs(args) => remote::logs(args, &stop).await,
                 RestoreCommand::Run(args) => local::run(*args, &stop).await,
-                RestoreCommand::Plan(args) => local::plan(*args, &stop).await,
+                RestoreCommand::Plan(args) => plan::plan(*args, &stop).await,
             },
         }
     }

@@ -255,6 +255,11 @@ impl RestoreFlags {
 }
 
 impl SourceFlags {
+    /// Whether none is given.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.from_backup.is_none() && self.from_schedule.is_none()
+    }
+
     /// Puts the source into the specification; it must have exactly one in the end.
     ///
     /// # Errors

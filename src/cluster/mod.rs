@@ -12,17 +12,20 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use http::Method;
 use kube::Client;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use crate::engine::discovery::Discovery;
-use crate::engine::ports::{ApiError, Change, Cluster};
+use crate::engine::ports::{ApiError, Change, Cluster, DryRun};
 use crate::model::Target;
 
 use request::{ContentType, openapi_path, path_of, send};
 
 /// The field manager of everything written here, where the backup records no managers of its own.
 pub const FIELD_MANAGER: &str = "reprise";
+
+/// What makes a write a dry run.
+const DRY_RUN: [(&str, &str); 2] = [("dryRun", "All"), ("fieldManager", FIELD_MANAGER)];
 
 /// How many objects one page of a LIST holds: the page size of client-go's pager.
 const LIST_PAGE: u32 = 500;
@@ -126,5 +129,36 @@ impl Cluster for KubeCluster {
 
     fn watch<'a>(&'a self, target: &Target, name: Option<&str>) -> BoxStream<'a, Result<Change, ApiError>> {
         watch::changes(self.client.clone(), target, name)
+    }
+}
+
+#[async_trait]
+impl DryRun for KubeCluster {
+    async fn create_dry_run(&self, target: &Target, object: &Value) -> Result<Value, ApiError> {
+        let path = path_of(target, None, None, &DRY_RUN);
+        send(&self.client, Method::POST, &path, Some((ContentType::Json, object))).await
+    }
+
+    async fn merge_patch_dry_run(&self, target: &Target, name: &str, patch: &Value) -> Result<Value, ApiError> {
+        let path = path_of(target, Some(name), None, &DRY_RUN);
+        send(&self.client, Method::PATCH, &path, Some((ContentType::MergePatch, patch))).await
+    }
+
+    async fn may(&self, verb: &str, target: &Target) -> Result<bool, ApiError> {
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {
+                "verb": verb,
+                "group": target.group,
+                "version": target.version,
+                "resource": target.resource,
+                "namespace": target.namespace.as_deref().unwrap_or_default(),
+            }},
+        });
+        let reviews = Target::new("authorization.k8s.io", "v1", "selfsubjectaccessreviews", "");
+        let path = path_of(&reviews, None, None, &[]);
+        let answer = send(&self.client, Method::POST, &path, Some((ContentType::Json, &review))).await?;
+        Ok(answer.pointer("/status/allowed").and_then(Value::as_bool).unwrap_or_default())
     }
 }

@@ -1,35 +1,28 @@
 //! One restore from its backup to the outcome of its last item; [`super::conclude`] does the rest.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use jiff::Timestamp;
 use serde_json::Value;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::conclude::{Conclusion, Outcome};
 use super::records::Records;
-use super::source::{Source, message, modifiers};
+use super::source::Source;
 use super::stores::{OpenLocation, Stores};
-use super::{Restores, convert, status};
-use crate::archive::{self, Archive, NameCheck, ReadOptions};
-use crate::engine::collect::needs_labels;
+use super::{Restores, status};
+use crate::archive;
 use crate::engine::events::{Event, Events, LogLevel};
 use crate::engine::ports::Cluster;
-use crate::engine::{self, Job, Report, Settings};
+use crate::engine::{self, Report, Settings};
 use crate::model::{Bucket, Finding, Phase, Progress, Reason, RestoreName, Severity, Stage, error_chain};
 use crate::progress::{Hub, RestoreProgress};
 use crate::storage::files;
 use crate::telemetry::metrics::{Metrics, RestoreEvent};
+use crate::velero::Restore;
 use crate::velero::volume_info::BackupVolumeInfo;
-use crate::velero::{Restore, RestoreSpec};
-
-/// Chunks of the tarball between download and decompression: at a few hundred kilobytes each they keep both busy
-/// and hold a few megabytes at most.
-const DOWNLOAD_CHUNKS: usize = 16;
 
 /// What restores are executed with.
 #[derive(Clone)]
@@ -131,7 +124,7 @@ impl Executor {
     ) -> Result<Option<Outcome>, Fatal> {
         let backup = source.backup.metadata.name.clone().unwrap_or_default();
         let location = self.stores.open(&self.records, &source.location).await.map_err(Fatal)?;
-        let (job, volumes) = self.job(restore, source, &location, &backup).await?;
+        let (job, volumes) = self.job(restore, source, &location, &backup).await.map_err(Fatal)?;
         let archive = match self.download(&location, &backup, &job, stop).await {
             Ok(archive) => archive,
             Err(archive::Error::Cancelled) => return Ok(None),
@@ -169,86 +162,6 @@ impl Executor {
         }
         Ok(Some(Outcome { location, report, volumes }))
     }
-
-    /// Everything the engine is given but the archive; and the backup's volume info, which the end needs again.
-    async fn job(
-        &self,
-        restore: &Restore,
-        source: &Source,
-        location: &OpenLocation,
-        backup: &str,
-    ) -> Result<(Job, Vec<BackupVolumeInfo>), Fatal> {
-        let (store, layout) = (&*location.store, &location.layout);
-        let spec: &RestoreSpec = &restore.spec;
-        let fatal = |what: &str, error: &dyn std::error::Error| Fatal(format!("error {what}: {}", error_chain(error)));
-        let pod_volumes = self.records.pod_volume_backups(backup).await;
-        let pod_volumes =
-            pod_volumes.map_err(|error| Fatal(format!("error listing PodVolumeBackups: {}", message(&error))))?;
-        let native = files::backup_volume_snapshots(store, layout, backup).await;
-        let native = native.map_err(|error| fatal("fetching volume snapshots", &error))?;
-        let csi = files::backup_csi_volume_snapshots(store, layout, backup).await;
-        let csi = csi.map_err(|error| fatal("fetching CSI volume snapshots", &error))?;
-        let infos = files::backup_volume_info(store, layout, backup).await;
-        let infos = infos.map_err(|error| fatal("fetching the backup's volume info", &error))?;
-        let claims = csi.iter().filter_map(|snapshot: &Value| {
-            let text = |pointer: &str| snapshot.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-            text("/metadata/namespace").zip(text("/spec/source/persistentVolumeClaimName"))
-        });
-        let modifiers = modifiers(&self.records, spec).await.map_err(Fatal)?;
-        let job = Job {
-            modifiers: modifiers.map(Arc::new),
-            restore_name: restore.metadata.name.clone().unwrap_or_default(),
-            restore_uid: restore.metadata.uid.clone().unwrap_or_default(),
-            velero_namespace: self.records.namespace().to_owned(),
-            backup_name: backup.to_owned(),
-            backup_storage_location: source.backup.spec.storage_location.clone(),
-            snapshot_move_data: source.backup.spec.snapshot_move_data.unwrap_or_default(),
-            data_mover: Some(convert::data_mover(&source.backup.spec, spec)),
-            spec: convert::restore_spec(spec),
-            volumes: convert::backup_volumes(&infos, &native, &pod_volumes, claims),
-            settings: self.settings.clone(),
-        };
-        Ok((job, infos))
-    }
-
-    /// Streams the tarball through gzip and tar into the archive; decompression runs beside the download.
-    async fn download(
-        &self,
-        location: &OpenLocation,
-        backup: &str,
-        job: &Job,
-        stop: &CancellationToken,
-    ) -> Result<Archive, archive::Error> {
-        let key = location.layout.backup_contents(backup);
-        let stream =
-            location.store.stream(&key).await.map_err(|error| archive::Error::Source(io::Error::other(error)))?;
-        let (chunks, received) = mpsc::channel(DOWNLOAD_CHUNKS);
-        let options = ReadOptions {
-            limits: self.limits,
-            keep_labels: needs_labels(&job.spec),
-            // Velero restores an item under the name inside it, whatever its file is called.
-            names: NameCheck::Report,
-            ..ReadOptions::default()
-        };
-        let reader = tokio::task::spawn_blocking(move || {
-            Archive::read(ChunkReader { received, chunk: bytes::Bytes::new() }, &options)
-        });
-        let forward = async {
-            let mut bytes = stream.bytes;
-            while let Some(chunk) = bytes.next().await {
-                // A reader that has seen enough, such as damage, hangs up.
-                if chunks.send(chunk.map_err(io::Error::other)).await.is_err() {
-                    break;
-                }
-            }
-            drop(chunks);
-        };
-        tokio::select! {
-            () = forward => {}
-            () = stop.cancelled() => return Err(archive::Error::Cancelled),
-        }
-        reader.await.unwrap_or_else(|error| Err(archive::Error::Source(io::Error::other(error))))
-    }
 }
 
 /// Says in the restore's log what of the tarball is not looked at, so that nothing is missed silently.
@@ -276,25 +189,5 @@ impl Events for Counting {
             self.metrics.item(finished.outcome);
         }
         self.followed.emit(event);
-    }
-}
-
-/// The download as a blocking reader.
-struct ChunkReader {
-    received: mpsc::Receiver<io::Result<bytes::Bytes>>,
-    chunk: bytes::Bytes,
-}
-
-impl io::Read for ChunkReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.chunk.is_empty() {
-            match self.received.blocking_recv() {
-                Some(chunk) => self.chunk = chunk?,
-                None => return Ok(0),
-            }
-        }
-        let length = buffer.len().min(self.chunk.len());
-        buffer[..length].copy_from_slice(&self.chunk.split_to(length));
-        Ok(length)
     }
 }

@@ -9,6 +9,8 @@
 //! - Every write is a merge patch of fields we own, on the object itself: the CRD has no status subresource.
 //! - A terminal phase is final; only deletion follows it.
 
+mod archive_source;
+pub mod check;
 mod conclude;
 pub mod convert;
 pub mod decide;
@@ -18,6 +20,7 @@ pub mod execute;
 mod finalize;
 mod group_snapshots;
 mod operations;
+pub mod preview;
 pub mod record_store;
 pub mod records;
 pub mod source;

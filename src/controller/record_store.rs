@@ -193,7 +193,8 @@ impl RecordStore {
     }
 }
 
-fn spec(value: &Value) -> Result<RestoreSpec, Error> {
+/// Reads a specification as callers send it.
+pub(super) fn spec(value: &Value) -> Result<RestoreSpec, Error> {
     if let Some(unknown) =
         value.as_object().into_iter().flat_map(|map| map.keys()).find(|key| !SPEC_FIELDS.contains(&key.as_str()))
     {
@@ -204,7 +205,8 @@ fn spec(value: &Value) -> Result<RestoreSpec, Error> {
         .map_err(|error| Error::invalid("spec", format!("spec cannot be read: {error}")))
 }
 
-fn from_kube(error: &kube::Error) -> Error {
+/// The API server's failure as one of ours.
+pub(super) fn from_kube(error: &kube::Error) -> Error {
     let message = source::message(error);
     let code = match error {
         kube::Error::Api(status) => match status.code {

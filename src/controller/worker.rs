@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::conclude::Conclusion;
 use super::decide::{Step, decide, phase_of};
 use super::execute::Executor;
-use super::{deletion, source, status, validate};
+use super::{check, deletion, source, status};
 use crate::model::{Phase, RestoreName};
 use crate::telemetry::metrics::RestoreEvent;
 use crate::velero::Restore;
@@ -426,18 +426,8 @@ impl Controller {
     async fn start(&self, restore: &Restore, stop: &CancellationToken) -> Turn {
         let name = restore.name_any();
         let mut spec = restore.spec.clone();
-        validate::complete(&mut spec, &self.options.default_item_operation_timeout);
-        let validate::Verdict { mut errors, stop: no_source } = validate::validate(&spec);
-        let mut source = None;
-        if !no_source {
-            match source::resolve(&self.executor.records, &mut spec).await {
-                Ok(found) => source = Some(found),
-                Err(found) => errors.extend(found),
-            }
-        }
-        if source.is_some() {
-            errors.extend(source::modifiers(&self.executor.records, &spec).await.err());
-        }
+        let timeout = &self.options.default_item_operation_timeout;
+        let (source, errors) = check::check(&self.executor.records, &mut spec, timeout).await;
         let (Some(source), true) = (source, errors.is_empty()) else {
             tracing::info!(restore = name, ?errors, "the Restore is not valid");
             let patch = status::failed_validation(&spec, &errors);

@@ -34,6 +34,44 @@ pub fn equals(one: &Value, other: &Value) -> bool {
     essence(one) == essence(other)
 }
 
+/// JSON pointers to the first `limit` places where two objects differ, as [`equals`] looks at them; values are not told,
+/// as they may be secret.
+#[must_use]
+pub fn differences(one: &Value, other: &Value, limit: usize) -> Vec<String> {
+    let mut found = Vec::new();
+    gather(&essence(one), &essence(other), &mut String::new(), limit, &mut found);
+    found
+}
+
+fn gather(one: &Value, other: &Value, at: &mut String, limit: usize, found: &mut Vec<String>) {
+    if found.len() >= limit || one == other {
+        return;
+    }
+    let mut below = |step: &str, one: &Value, other: &Value| {
+        let end = at.len();
+        at.push('/');
+        at.push_str(&step.replace('~', "~0").replace('/', "~1"));
+        gather(one, other, at, limit, found);
+        at.truncate(end);
+    };
+    match (one, other) {
+        (Value::Object(one), Value::Object(other)) => {
+            let more = other.keys().filter(|key| !one.contains_key(*key));
+            for key in one.keys().chain(more) {
+                let of = |object: &Map<String, Value>| object.get(key).cloned().unwrap_or_default();
+                below(key, &of(one), &of(other));
+            }
+        }
+        (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
+            for (index, (one, other)) in one.iter().zip(other).enumerate() {
+                below(&index.to_string(), one, other);
+            }
+        }
+        // One is missing, of another type or length: the place as a whole.
+        _ => found.push(at.clone()),
+    }
+}
+
 /// The part of an object that [`equals`] looks at.
 fn essence(object: &Value) -> Value {
     let mut essence = without_nulls(object);
@@ -145,7 +183,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn differences_are_told_by_their_places_and_not_their_values() {
+        let one = json!({"metadata": {"labels": {"a/b": "1"}, "uid": "u"}, "data": {"k": "x", "gone": "y"}, "l": [1, {"m": 2}]});
+        let other =
+            json!({"metadata": {"labels": {"a/b": "2"}}, "data": {"k": "x"}, "l": [1, {"m": 3}], "new": {"n": 1}});
+        let places = ["/data/gone", "/l/1/m", "/metadata/labels/a~1b", "/new"];
+        let mut found = differences(&one, &other, 10);
+        found.sort();
+        assert_eq!(found, places);
+        assert_eq!(differences(&one, &other, 2).len(), 2);
+        assert_eq!(differences(&json!({"l": [1]}), &json!({"l": [1, 2]}), 9), ["/l"]);
+    }
+
     proptest! {
+        #[test]
+        fn there_are_differences_exactly_where_objects_are_not_equal(
+            a in strategies::object(true), b in strategies::object(true),
+        ) {
+            prop_assert_eq!(differences(&a, &b, 1).is_empty(), equals(&a, &b));
+        }
+
         #[test]
         fn our_comparison_is_an_equivalence(
             a in strategies::object(true), b in strategies::object(true), c in strategies::object(true),

@@ -91,4 +91,30 @@ pub enum Event {
     Finding(Finding, Reason),
     /// A line for the restore's log.
     Log(LogLevel, String),
+    /// What is known of an item beside its outcome; in a preview only.
+    Foreseen(ItemId, Foreseen),
+}
+
+/// What a preview knows of an item beside the outcome that it would have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Foreseen {
+    /// The live object differs in these places (JSON pointers, the first few).
+    Differs(Vec<String>),
+    /// The create was not tried by a dry run.
+    Untried(Untried),
+}
+
+/// Why a create was not tried by a dry run, or its answer does not count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Untried {
+    /// No dry runs were asked for.
+    NotAsked,
+    /// The namespace comes with the restore: there is nothing in it that could be in the way.
+    NewNamespace,
+    /// The object is being deleted, and the restore waits for its end.
+    Leaving,
+    /// The kind is served only once the restore has brought its CustomResourceDefinition.
+    NewKind,
+    /// The API server refuses it for lack of something that the restore brings first; with its words.
+    Lacks(String),
 }

@@ -15,6 +15,7 @@ pub mod modifiers;
 pub mod operations;
 pub mod plan;
 pub mod ports;
+pub mod preview;
 #[cfg(test)]
 mod recorded;
 mod restore;

@@ -52,6 +52,19 @@ pub trait Cluster: Send + Sync {
     fn watch<'a>(&'a self, target: &Target, name: Option<&str>) -> BoxStream<'a, Result<Change, ApiError>>;
 }
 
+/// A cluster that tells what a write would come to, and keeps nothing of it (`dryRun=All`).
+#[async_trait]
+pub trait DryRun: Cluster {
+    /// As [`Cluster::create`], with all of the API server's checks and defaults, and without an object in the end.
+    async fn create_dry_run(&self, target: &Target, object: &Value) -> Result<Value, ApiError>;
+
+    /// As [`Cluster::merge_patch`], without a change in the end.
+    async fn merge_patch_dry_run(&self, target: &Target, name: &str, patch: &Value) -> Result<Value, ApiError>;
+
+    /// Whether the service itself may use this verb on objects of the target (a SelfSubjectAccessReview).
+    async fn may(&self, verb: &str, target: &Target) -> Result<bool, ApiError>;
+}
+
 /// One step of a watch.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {

@@ -13,6 +13,7 @@ use super::job::Job;
 use super::operations::Operation;
 use super::plan::{LeftOut, Plan, PlannedItem, Tier};
 use super::ports::{ApiError, Cluster};
+use super::preview::Overlay;
 use super::restore::{Parts, Run};
 use super::retry::{Attempts, Backoff, retrying};
 use crate::archive::{Archive, EntryId};
@@ -59,6 +60,18 @@ pub async fn run(
     events: Arc<dyn Events>,
     stop: CancellationToken,
 ) -> Result<Report, ApiError> {
+    run_with(job, archive, cluster, None, events, stop).await
+}
+
+/// The same, on a cluster that is a preview's where there is one: what is told is then what a restore would do.
+pub(super) async fn run_with(
+    job: Arc<Job>,
+    archive: Arc<Archive>,
+    cluster: Arc<dyn Cluster>,
+    preview: Option<Arc<Overlay>>,
+    events: Arc<dyn Events>,
+    stop: CancellationToken,
+) -> Result<Report, ApiError> {
     let discovery = retrying(Backoff::default(), &mut Attempts::default(), || cluster.discovery(true)).await?;
     let Collected { plan, filters } = plan(&job, &archive, &discovery);
     let mut report = Report::default();
@@ -75,7 +88,7 @@ pub async fn run(
     events.emit(Event::Log(LogLevel::Info, format!("{total} items will be restored from backup {}", job.backup_name)));
 
     let lookup = actions::Lookup::read(Arc::clone(&cluster), &job.velero_namespace).await;
-    let parts = Parts { job, archive, cluster, events, filters, discovery, lookup, stop };
+    let parts = Parts { job, archive, cluster, events, filters, discovery, lookup, stop, preview };
     let events = Arc::clone(&parts.events);
     // Numbers of left-out items follow the planned ones; added items come after both.
     let run = Arc::new(Run::new(parts, &entries, total + plan.left_out.len()));

@@ -106,7 +106,7 @@ impl Tracker {
     /// `false` when a finding was only counted, because there are too many to keep.
     pub fn apply(&mut self, event: &Event, now: Timestamp) -> bool {
         let now = self.observe(now);
-        if matches!(event, Event::Log(..)) {
+        if matches!(event, Event::Log(..) | Event::Foreseen(..)) {
             return true;
         }
         if self.phase.is_terminal() {
@@ -123,7 +123,8 @@ impl Tracker {
             Event::WaitOver(object) => self.wait_over(object),
             Event::Counts(stage, counts) => self.count(*stage, *counts, now),
             Event::Finding(finding, reason) => return self.findings.add(finding, *reason),
-            Event::Log(..) => {}
+            // A preview has no tracker.
+            Event::Log(..) | Event::Foreseen(..) => {}
         }
         true
     }

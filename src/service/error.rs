@@ -57,13 +57,15 @@ pub struct Error {
     pub message: String,
     /// The field of the request that is wrong, where it is one.
     pub field: Option<String>,
+    /// Everything that is wrong, where it is more than the message says: the validation errors of a Restore.
+    pub violations: Vec<String>,
 }
 
 impl Error {
     /// A failure with this code and message.
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), field: None }
+        Self { code, message: message.into(), field: None, violations: Vec::new() }
     }
 
     /// A name of a request that is no Kubernetes name.
@@ -75,6 +77,13 @@ impl Error {
     /// A wrong field of a request.
     #[must_use]
     pub fn invalid(field: &str, message: impl Into<String>) -> Self {
-        Self { code: Code::InvalidArgument, message: message.into(), field: Some(field.to_owned()) }
+        Self { field: Some(field.to_owned()), ..Self::new(Code::InvalidArgument, message) }
+    }
+
+    /// A specification with these validation errors, of which there is at least one.
+    #[must_use]
+    pub fn invalid_spec(code: Code, violations: Vec<String>) -> Self {
+        let message = format!("the restore is not valid: {}", violations.join("; "));
+        Self { field: Some("spec".to_owned()), violations, ..Self::new(code, message) }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt};
 
+use super::plans::{PlanEvent, PlanRestore, Plans};
 use super::records::{Record, Records};
 use super::{
     Code, CreateRestore, Error, FoundItems, LogLine, Page, PageRequest, RestoreResults, RestoreView, Restores,
@@ -22,13 +23,20 @@ use crate::progress::{Hub, KeptFindings, RestoreProgress, Update};
 pub struct Service {
     records: Arc<dyn Records>,
     hub: Hub,
+    plans: Option<Arc<dyn Plans>>,
 }
 
 impl Service {
     /// A service over these records and this progress.
     #[must_use]
     pub fn new(records: Arc<dyn Records>, hub: Hub) -> Self {
-        Self { records, hub }
+        Self { records, hub, plans: None }
+    }
+
+    /// Lets these make plans; without, none are made.
+    #[must_use]
+    pub fn with_plans(self, plans: Arc<dyn Plans>) -> Self {
+        Self { plans: Some(plans), ..self }
     }
 
     async fn record(&self, name: &RestoreName) -> Result<Record, Error> {
@@ -238,6 +246,13 @@ impl Restores for Service {
         })?;
         let lines: Vec<LogLine> = text.lines().map(|line| LogLine { text: line.to_owned() }).collect();
         Ok(stream::iter(lines).boxed())
+    }
+
+    async fn plan(&self, request: PlanRestore) -> Result<BoxStream<'static, PlanEvent>, Error> {
+        match &self.plans {
+            Some(plans) => plans.plan(request).await,
+            None => Err(Error::new(Code::Unimplemented, "this service makes no plans")),
+        }
     }
 
     fn is_sandbox(&self) -> bool {

@@ -2,6 +2,7 @@
 
 pub mod error;
 mod facade;
+pub mod plans;
 pub mod records;
 pub mod values;
 
@@ -10,6 +11,7 @@ use futures::stream::BoxStream;
 
 pub use error::{Code, Error};
 pub use facade::Service;
+pub use plans::{PlanBegun, PlanEvent, PlanRestore, PlanSource};
 pub use values::{
     CreateRestore, FoundItems, ItemFilter, LogLine, Page, PageRequest, RequestId, RestoreResults, RestoreView,
     WatchEvent,
@@ -56,6 +58,10 @@ pub trait Restores: Send + Sync {
 
     /// The log of one restore: what is there so far, and with `follow` what comes, until the end.
     async fn logs(&self, name: &RestoreName, follow: bool) -> Result<BoxStream<'static, LogLine>, Error>;
+
+    /// What a restore would do to the live cluster, item by item; nothing is written. Ends with [`PlanEvent::Ended`] or
+    /// [`PlanEvent::Failed`]. Dropping the stream ends the work.
+    async fn plan(&self, request: PlanRestore) -> Result<BoxStream<'static, PlanEvent>, Error>;
 
     /// Whether the cluster behind this service is the in-memory sandbox.
     fn is_sandbox(&self) -> bool;

@@ -496,6 +496,58 @@ async fn a_dry_run_leaves_nothing(client: Client) {
     assert_refused(api.get("a").await, 404, "NotFound", "configmaps \"a\" not found");
 }
 
+async fn a_dry_run_of_a_patch_tells_what_it_would_make_and_changes_nothing(client: Client) {
+    let (api, _) = config_maps(&client).await;
+    let created = api.create(&PostParams::default(), &config_map("a", json!({}))).await.unwrap();
+    let dry = PatchParams { dry_run: true, ..PatchParams::default() };
+    let patched = api.patch("a", &dry, &merge(json!({ "data": { "key": "new" } }))).await.unwrap();
+    assert_eq!(serde_json::to_value(&patched.data).unwrap(), json!({ "key": "new" }));
+    assert_eq!(api.get("a").await.unwrap(), created);
+    let missing = api.patch("none", &dry, &merge(json!({}))).await;
+    assert_refused(missing, 404, "NotFound", "configmaps \"none\" not found");
+}
+
+async fn a_dry_run_is_refused_as_the_write_would_be(client: Client) {
+    let (api, _) = config_maps(&client).await;
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    api.create(&PostParams::default(), &config_map("a", json!({}))).await.unwrap();
+    let again = api.create(&dry, &config_map("a", json!({}))).await;
+    assert_refused(again, 409, "AlreadyExists", "configmaps \"a\" already exists");
+    assert_eq!(refusal(api.create(&dry, &config_map("Bad_Name", json!({}))).await).code, 422);
+    let elsewhere: Api<ConfigMap> = Api::namespaced(client.clone(), "contract-nowhere");
+    assert_eq!(refusal(elsewhere.create(&dry, &config_map("a", json!({}))).await).code, 404);
+}
+
+async fn a_dry_run_of_a_namespace_a_crd_and_a_service_takes_nothing_up(client: Client) {
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let namespace = object(json!({ "metadata": { "name": "contract-dry" } }));
+    namespaces.create(&dry, &namespace).await.unwrap();
+    assert_eq!(refusal(namespaces.get("contract-dry").await).code, 404);
+
+    let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let name = format!("dries.dry{}.example.com", fresh_namespace(&client).await);
+    let group = name.split_once('.').unwrap().1;
+    let crd = object(json!({
+        "metadata": { "name": name },
+        "spec": { "group": group, "scope": "Cluster", "names": { "plural": "dries", "kind": "Dry" },
+            "versions": [{ "name": "v1", "served": true, "storage": true,
+                "schema": { "openAPIV3Schema": { "type": "object" } } }] },
+    }));
+    crds.create(&dry, &crd).await.unwrap();
+    assert_eq!(refusal(crds.get(&name).await).code, 404);
+    assert_eq!(refusal(raw(&client, "GET", &format!("/apis/{group}/v1/dries"), "", "").await).code, 404);
+
+    let namespace = fresh_namespace(&client).await;
+    let services: Api<Service> = Api::namespaced(client, &namespace);
+    let service: Service = object(json!({
+        "metadata": { "name": "a" }, "spec": { "type": "NodePort", "ports": [{ "port": 80, "nodePort": 30999 }] },
+    }));
+    services.create(&dry, &service).await.unwrap();
+    let created = services.create(&PostParams::default(), &service).await.expect("the port is free");
+    services.delete(&created.name_any(), &DeleteParams::default()).await.unwrap();
+}
+
 /// One module of tests with the name of the provider.
 macro_rules! contracts {
     ($provider:ident, $client:expr; $($contract:ident),* $(,)?) => {
@@ -553,6 +605,9 @@ macro_rules! provider {
             the_metadata_alone_can_be_asked_for,
             an_access_review_is_answered,
             a_dry_run_leaves_nothing,
+            a_dry_run_of_a_patch_tells_what_it_would_make_and_changes_nothing,
+            a_dry_run_is_refused_as_the_write_would_be,
+            a_dry_run_of_a_namespace_a_crd_and_a_service_takes_nothing_up,
         }
     };
 }

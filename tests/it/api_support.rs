@@ -16,8 +16,8 @@ use reprise::model::{
     Stage, TimeLeft, TypedFinding, Waiting,
 };
 use reprise::service::{
-    Code, CreateRestore, Error, FoundItems, ItemFilter, LogLine, Page, PageRequest, RequestId, RestoreResults,
-    RestoreView, Restores, WatchEvent,
+    Code, CreateRestore, Error, FoundItems, ItemFilter, LogLine, Page, PageRequest, PlanEvent, PlanRestore, PlanSource,
+    RequestId, RestoreResults, RestoreView, Restores, WatchEvent,
 };
 use reprise::telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
@@ -38,6 +38,10 @@ pub(crate) struct Fake {
     pub(crate) log: Mutex<Vec<String>>,
     /// What `watch` was asked to resume after.
     pub(crate) resumed_after: Mutex<Vec<Option<u64>>>,
+    /// Events of `plan`. The stream then stays open.
+    pub(crate) plan: Mutex<Vec<PlanEvent>>,
+    /// The plans that were asked for.
+    pub(crate) planned: Mutex<Vec<PlanRestore>>,
     /// Every call fails with this.
     pub(crate) failure: Mutex<Option<Error>>,
     /// Subscriptions that are open now.
@@ -180,6 +184,15 @@ impl Restores for Fake {
         self.view(name)?;
         let lines = self.log.lock().unwrap().iter().map(|text| LogLine { text: text.clone() }).collect();
         Ok(self.subscribe(lines, follow))
+    }
+
+    async fn plan(&self, request: PlanRestore) -> Result<BoxStream<'static, PlanEvent>, Error> {
+        self.check()?;
+        if let PlanSource::Restore(name) = &request.source {
+            self.view(name)?;
+        }
+        self.planned.lock().unwrap().push(request);
+        Ok(self.subscribe(self.plan.lock().unwrap().clone(), true))
     }
 
     fn is_sandbox(&self) -> bool {

@@ -95,6 +95,7 @@ const WALLS: &[Wall] = &[
             "engine::run",
             "engine::events",
             "engine::ports",
+            "engine::preview",
             "engine::BackupMethod",
             "engine::BackupVolumes",
             "engine::DataDownloads",

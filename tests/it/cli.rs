@@ -161,6 +161,42 @@ fn a_plan_tells_what_would_be_done_in_order_and_what_is_left_out() {
 }
 
 #[test]
+fn a_plan_against_the_cluster_tells_each_item_and_exits_by_what_stands_against_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, backup) = tarball(folder.path(), &["a", "b"]);
+    let from = text(&path);
+    for arguments in [["plan", "--against-cluster"], ["run", "--dry-run"], ["plan", "--no-dry-run"]] {
+        let output = run(&["restore", arguments[0], arguments[1], "--from", from, "--sandbox", "-o", "json"]);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        let told = objects(&output);
+        let events: Vec<&str> = told.iter().map(|line| line["event"].as_str().unwrap()).collect();
+        assert_eq!(events, ["begun", "entry", "entry", "entry", "ended"], "{arguments:?}");
+        assert_eq!((&told[0]["backup"], &told[4]["actions"]), (&json!("small"), &json!({"create": 3})));
+    }
+    let told = stdout(&run(&["restore", "run", "--dry-run", "--from", from, "--sandbox"]));
+    assert!(told.contains("into the sandbox") && told.contains("nothing is written"), "{told}");
+    assert!(told.contains("create    v1/ConfigMap shop/a") && told.contains("3 items: create 3"), "{told}");
+
+    let nowhere =
+        json!({"apiVersion": "nobody.example.org/v1", "kind": "Thing", "metadata": {"namespace": "shop", "name": "x"}});
+    std::fs::write(&path, backup.with(nowhere).tarball().unwrap()).unwrap();
+    let output = run(&["restore", "plan", "--from", from, "--sandbox", "--against-cluster"]);
+    assert_eq!(code(&output), 3, "{output:?}");
+    assert!(stdout(&output).contains("fail      nobody.example.org/v1/Thing shop/x: discovery"), "{output:?}");
+
+    for (arguments, wanted, message) in [
+        (&["--from-backup", "b", "--sandbox"][..], 1, "go with --from"),
+        (&[], 2, "name the backup by --from-backup"),
+        (&["again", "--from", from], 2, "cannot be used with"),
+        (&["--server", "http://127.0.0.1:1", "--from-backup", "b"], 1, "reach a service"),
+    ] {
+        let output = reprise().args(["restore", "plan"]).args(arguments).output().unwrap();
+        assert_eq!(code(&output), wanted, "{arguments:?}: {output:?}");
+        assert!(stderr(&output).contains(message), "{arguments:?}: {output:?}");
+    }
+}
+
+#[test]
 fn bad_input_is_told_by_name_with_an_exit_code() {
     let folder = tempfile::tempdir().unwrap();
     let (path, _) = tarball(folder.path(), &["a"]);

@@ -5,6 +5,7 @@ mod api_admin;
 mod api_contract;
 mod api_errors;
 mod api_grpc;
+mod api_plan;
 mod api_rest;
 mod api_shutdown;
 mod api_sse;

@@ -27,8 +27,12 @@ pub fn status(error: Error) -> Status {
     let Some(field) = error.field else {
         return Status::new(code, error.message);
     };
-    let violation = FieldViolation { field, description: error.message.clone() };
-    let bad_request = BadRequest { field_violations: vec![violation] };
+    let violation = |description: &String| FieldViolation { field: field.clone(), description: description.clone() };
+    let violations = match error.violations.as_slice() {
+        [] => vec![violation(&error.message)],
+        all => all.iter().map(violation).collect(),
+    };
+    let bad_request = BadRequest { field_violations: violations };
     let detail = prost_types::Any { type_url: BAD_REQUEST.to_owned(), value: bad_request.encode_to_vec() };
     let whole = rpc::Status { code: code.into(), message: error.message.clone(), details: vec![detail] };
     Status::with_details(code, error.message, Bytes::from(whole.encode_to_vec()))
@@ -37,10 +41,22 @@ pub fn status(error: Error) -> Status {
 /// The field a status names as wrong, if it does: for clients.
 #[must_use]
 pub fn field_of(status: &Status) -> Option<String> {
-    let whole = rpc::Status::decode(status.details()).ok()?;
-    let detail = whole.details.into_iter().find(|detail| detail.type_url == BAD_REQUEST)?;
-    let bad_request = BadRequest::decode(detail.value.as_slice()).ok()?;
-    bad_request.field_violations.into_iter().next().map(|violation| violation.field)
+    violations(status).into_iter().next().map(|violation| violation.field)
+}
+
+/// Everything a status names as wrong: for clients.
+#[must_use]
+pub fn violations_of(status: &Status) -> Vec<String> {
+    violations(status).into_iter().map(|violation| violation.description).collect()
+}
+
+fn violations(status: &Status) -> Vec<FieldViolation> {
+    let bad_request = || {
+        let whole = rpc::Status::decode(status.details()).ok()?;
+        let detail = whole.details.into_iter().find(|detail| detail.type_url == BAD_REQUEST)?;
+        BadRequest::decode(detail.value.as_slice()).ok()
+    };
+    bad_request().map(|found| found.field_violations).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -52,6 +68,16 @@ mod tests {
         let status = status(Error::invalid("spec.backupName", "no backup"));
         assert_eq!((status.code(), status.message()), (tonic::Code::InvalidArgument, "no backup"));
         assert_eq!(field_of(&status).as_deref(), Some("spec.backupName"));
+    }
+
+    #[test]
+    fn every_validation_error_is_in_the_details() {
+        let status = status(Error::invalid_spec(Code::InvalidArgument, vec!["one".to_owned(), "two".to_owned()]));
+        assert_eq!(status.message(), "the restore is not valid: one; two");
+        assert_eq!(
+            (field_of(&status).as_deref(), violations_of(&status)),
+            (Some("spec"), vec!["one".into(), "two".into()])
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod convert;
 mod details;
 mod health;
+pub mod plan;
 mod server;
 pub mod spec;
 
@@ -24,7 +25,7 @@ pub mod pb {
     tonic::include_proto!("reprise.v1");
 }
 
-pub use details::{field_of, status};
+pub use details::{field_of, status, violations_of};
 
 /// The file descriptors that reflection serves.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/reprise.bin"));

@@ -71,6 +71,17 @@ impl RestoreService for Server {
         Ok(Response::new(events.map(|event| Ok(event.into())).boxed()))
     }
 
+    type PlanRestoreStream = BoxStream<'static, Result<pb::PlanEvent, Status>>;
+
+    async fn plan_restore(
+        &self,
+        request: Request<pb::PlanRestoreRequest>,
+    ) -> Result<Response<Self::PlanRestoreStream>, Status> {
+        let request = super::plan::request(request.into_inner()).map_err(status)?;
+        let events = crate::api::plan::plan(&self.context, Door::Grpc, request).await.map_err(status)?;
+        Ok(Response::new(events.map(super::plan::event).boxed()))
+    }
+
     async fn list_items(
         &self,
         request: Request<pb::ListItemsRequest>,

@@ -30,6 +30,7 @@ Its log              curl -N 'http://{host}/api/v1/restores/NAME/logs?follow=tru
 All live events      curl -N http://{host}/api/v1/events
 OpenAPI document     curl http://{host}/api/v1/openapi.json
 Start a restore      curl http://{host}/api/v1/restores -H content-type:application/json -d '{{\"name\":\"NAME\",\"spec\":{{\"backupName\":\"BACKUP\"}}}}'
+What it would do     curl http://{host}/api/v1/plan -H content-type:application/json -d '{{\"spec\":{{\"backupName\":\"BACKUP\"}}}}'
 The same with gRPC   grpcurl -plaintext -d '{{\"name\":\"NAME\"}}' {host} reprise.v1.RestoreService/WatchRestore
 ",
         version = env!("CARGO_PKG_VERSION"),
@@ -50,6 +51,8 @@ pub(super) async fn index(State(context): State<Context>, uri: Uri) -> Result<Js
         "items": "/api/v1/restores/{name}/items",
         "results": "/api/v1/restores/{name}/results",
         "logs": "/api/v1/restores/{name}/logs",
+        "restorePlan": "/api/v1/restores/{name}/plan",
+        "plan": "/api/v1/plan",
         "events": "/api/v1/events",
         "openapi": "/api/v1/openapi.json",
     })))

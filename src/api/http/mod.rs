@@ -4,6 +4,7 @@ mod body;
 mod handlers;
 mod index;
 pub mod json;
+pub mod plan;
 mod problem;
 mod request;
 mod spec;
@@ -47,6 +48,8 @@ fn documented() -> OpenApiRouter<Context> {
         .routes(routes!(handlers::items))
         .routes(routes!(handlers::results))
         .routes(routes!(handlers::logs))
+        .routes(routes!(plan::of_restore))
+        .routes(routes!(plan::of_spec))
         .routes(routes!(sse::events))
         .routes(routes!(sse::all_events))
 }

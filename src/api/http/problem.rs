@@ -28,6 +28,9 @@ pub(super) struct ProblemBody {
     /// The field, parameter or header of the request that is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
+    /// Everything that is wrong, where it is more than one thing: the validation errors of a Restore.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    violations: Vec<String>,
 }
 
 /// A failure on its way to the client. The router adds the path.
@@ -89,20 +92,26 @@ impl Problem {
         Self::of_http(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The content type is wrong", error)
     }
 
+    /// The document alone, for a stream that has begun.
+    pub(super) fn document(&self, instance: &str) -> ProblemBody {
+        ProblemBody {
+            r#type: format!("urn:reprise:problem:{}", self.slug),
+            title: self.title.to_owned(),
+            status: self.status.as_u16(),
+            detail: self.error.message.clone(),
+            instance: instance.to_owned(),
+            code: self.code.to_owned(),
+            field: self.error.field.clone(),
+            violations: self.error.violations.clone(),
+        }
+    }
+
     /// The answer to a request for this path. A fault of ours is logged here, where it is handled.
     pub(super) fn render(self, instance: &str) -> Response {
         if self.error.code == Code::Internal {
             tracing::error!(error = %self.error, "request failed");
         }
-        let document = ProblemBody {
-            r#type: format!("urn:reprise:problem:{}", self.slug),
-            title: self.title.to_owned(),
-            status: self.status.as_u16(),
-            detail: self.error.message,
-            instance: instance.to_owned(),
-            code: self.code.to_owned(),
-            field: self.error.field,
-        };
+        let document = self.document(instance);
         let text = serde_json::to_vec(&document).unwrap_or_default();
         let mut response = Response::new(Body::from(text));
         *response.status_mut() = self.status;

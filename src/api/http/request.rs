@@ -16,7 +16,7 @@ use super::MAX_BODY;
 use super::problem::Problem;
 use super::spec::RestoreSpec;
 use crate::model::{GroupResource, Outcome, RestoreName};
-use crate::service::{Code, CreateRestore, Error, ItemFilter, PageRequest, RequestId};
+use crate::service::{Code, CreateRestore, Error, ItemFilter, PageRequest, PlanSource, RequestId};
 
 /// `{name}` of a path.
 pub(super) struct Name(pub(super) RestoreName);
@@ -71,8 +71,13 @@ impl Params {
     }
 
     pub(super) fn flag(&self, name: &str) -> Result<bool, Error> {
+        self.flag_or(name, false)
+    }
+
+    pub(super) fn flag_or(&self, name: &str, default: bool) -> Result<bool, Error> {
         match self.one(name)? {
-            None | Some("false") => Ok(false),
+            None => Ok(default),
+            Some("false") => Ok(false),
             Some("true" | "") => Ok(true),
             Some(text) => {
                 Err(Error::invalid(name, format!("query parameter {name} is {text:?}: it must be true or false")))
@@ -177,8 +182,50 @@ pub(super) struct Metadata {
     creation_timestamp: Option<Value>,
 }
 
+/// A restore to plan: as one to create, but that it needs no name.
+#[derive(Debug, ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "tells the OpenAPI document of both forms; they are read one at a time for better errors")]
+#[allow(clippy::large_enum_variant, reason = "never made")]
+pub(super) enum PlanBody {
+    /// The short form.
+    Short(PlanShort),
+    /// A Restore of Velero's.
+    Restore(RestoreObject),
+}
+
+/// A restore to plan.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct PlanShort {
+    /// The name the Restore would have; made from the backup's without it.
+    name: Option<String>,
+    /// What to restore.
+    spec: RestoreSpec,
+}
+
 /// Reads and checks the body of a request to create a Restore.
 pub(super) async fn create(headers: &HeaderMap, body: Body) -> Result<CreateRestore, Problem> {
+    Ok(checked(value(headers, body).await?)?)
+}
+
+/// Reads and checks the body of a request for a plan.
+pub(super) async fn plan(headers: &HeaderMap, body: Body) -> Result<PlanSource, Problem> {
+    Ok(checked_plan(value(headers, body).await?)?)
+}
+
+fn checked_plan(value: Value) -> Result<PlanSource, Error> {
+    if value.is_object() && value.get("apiVersion").is_none() && value.get("kind").is_none() {
+        let PlanShort { name, spec } = read(value)?;
+        let name = name.map(|name| name.parse().map_err(|error| Error::invalid_name(&error))).transpose()?;
+        return Ok(PlanSource::Spec { name, spec: spec.into_json() });
+    }
+    let create = checked(value)?;
+    Ok(PlanSource::Spec { name: Some(create.name), spec: create.spec })
+}
+
+/// The body as JSON, whichever of both forms it has.
+async fn value(headers: &HeaderMap, body: Body) -> Result<Value, Problem> {
     let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?")).unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
@@ -202,8 +249,7 @@ pub(super) async fn create(headers: &HeaderMap, body: Body) -> Result<CreateRest
     } else {
         serde_json::from_slice(&bytes).map_err(|error| format!("the body is not JSON: {error}"))
     };
-    let value: Value = value.map_err(|message| Error::new(Code::InvalidArgument, message))?;
-    Ok(checked(value)?)
+    Ok(value.map_err(|message| Error::new(Code::InvalidArgument, message))?)
 }
 
 /// Reads a part of the body; what does not fit is named by its path.

@@ -2,6 +2,7 @@
 
 mod one_backup;
 mod plan;
+mod preview;
 mod run;
 mod source;
 
@@ -14,7 +15,8 @@ use clap::Args;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-pub(super) use plan::{PlanArgs, plan};
+pub(super) use plan::plan;
+pub(super) use preview::preview;
 pub(super) use run::{RunArgs, run};
 
 use self::source::Source;
@@ -38,16 +40,16 @@ pub(super) struct LocalArgs {
     ///
     /// For S3 the environment holds as for the AWS tools: AWS_REGION, AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and the others.
     #[arg(long, value_name = "PATH or URL")]
-    from: String,
+    pub(super) from: String,
     #[command(flatten)]
-    flags: RestoreFlags,
+    pub(super) flags: RestoreFlags,
     #[command(flatten)]
-    cluster: ClusterFlags,
+    pub(super) cluster: ClusterFlags,
     #[command(flatten)]
-    engine: EngineFlags,
+    pub(super) engine: EngineFlags,
     /// The namespace of Velero, where ConfigMaps with resource modifiers and settings of item actions are looked for
     #[arg(long, short = 'n', default_value = "velero", value_name = "NAMESPACE")]
-    namespace: String,
+    pub(super) namespace: String,
 }
 
 /// Everything but the archive's content.

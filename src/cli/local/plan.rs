@@ -1,9 +1,8 @@
-//! `reprise restore plan`: what a restore would do, without writing anything.
+//! `reprise restore plan --from …`: what would be restored in which order, without a look at the cluster's objects.
 
 use std::fmt::Write as _;
 
 use anyhow::Context as _;
-use clap::Args;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -16,18 +15,13 @@ use crate::engine::plan::{LeftOut, Plan, PlannedItem};
 use crate::engine::ports::Cluster as _;
 use crate::model::{Bucket, GroupResource, Severity, Stage};
 
-/// `reprise restore plan`.
-#[derive(Args, Clone, Debug)]
-pub(in crate::cli) struct PlanArgs {
-    #[command(flatten)]
-    local: LocalArgs,
-    #[command(flatten)]
-    output: OutputArgs,
-}
-
 /// Prints the plan. A plan that restores nothing because of an error exits as the restore would.
-pub(in crate::cli) async fn plan(args: PlanArgs, stop: &CancellationToken) -> anyhow::Result<Exit> {
-    let prepared = prepare(&args.local, None).await?;
+pub(in crate::cli) async fn plan(
+    args: &LocalArgs,
+    output: OutputArgs,
+    stop: &CancellationToken,
+) -> anyhow::Result<Exit> {
+    let prepared = prepare(args, None).await?;
     if let Err(error) = prepared.refusal() {
         output::notice(&format!("error: {error:#}"));
         return Ok(Exit::Failed);
@@ -36,7 +30,7 @@ pub(in crate::cli) async fn plan(args: PlanArgs, stop: &CancellationToken) -> an
     let discovery = discovery.with_context(|| format!("ask {} what it serves", prepared.place()))?;
     let archive = prepared.read(stop).await.with_context(|| format!("read backup {}", prepared.source.name))?;
     let plan = engine::plan(&prepared.job, &archive, &discovery).plan;
-    match args.output.output {
+    match output.output {
         Format::Text => {
             let head = format!(
                 "Plan of restoring backup {} into {}; nothing is written",

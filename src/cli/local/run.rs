@@ -29,12 +29,18 @@ pub(in crate::cli) struct RunArgs {
     name: Option<String>,
     #[command(flatten)]
     local: LocalArgs,
+    /// Only tell what would be done, as `plan --against-cluster` does; nothing is written
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     output: OutputArgs,
 }
 
 /// Restores, shows it going by, and says what it came to.
 pub(in crate::cli) async fn run(args: RunArgs, stop: &CancellationToken) -> anyhow::Result<Exit> {
+    if args.dry_run {
+        return super::preview(&args.local, args.name.as_deref(), true, args.output, stop).await;
+    }
     let prepared = Arc::new(prepare(&args.local, args.name.as_deref()).await?);
     let mut display = Display::new(args.output.output);
     if prepared.address.is_some() {

@@ -58,7 +58,7 @@ impl Run {
         let live = retrying(Backoff::default(), &mut lookups, || self.cluster.get(target, &name)).await;
         match live {
             // A create that was tried more than once may have succeeded without an answer the first time.
-            Ok(Some(live)) if attempts.0 > 1 && self.is_ours(&live) => {
+            Ok(Some(live)) if attempts.0 > 1 && self.preview.is_none() && self.is_ours(&live) => {
                 self.complete(item, target, &object, live, status).await
             }
             Ok(Some(live)) => self.reconcile(item, target, object, live).await,
@@ -89,6 +89,9 @@ impl Run {
         created: Value,
         status: Option<Value>,
     ) -> End {
+        if let Some(end) = self.foreseen_created(item, target, &created) {
+            return end;
+        }
         let name = created.pointer("/metadata/name").and_then(Value::as_str).map(str::to_owned);
         if self.wants_status(item, object)
             && let Some(status) = status

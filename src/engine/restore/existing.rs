@@ -31,6 +31,7 @@ impl Run {
             }
             return End::Unchanged;
         }
+        self.foresee_differences(item, &live, &object);
         if item.wanted.group_resource == "serviceaccounts" {
             return self.merge_service_account(item, target, &live, &object, updates).await;
         }

@@ -38,7 +38,7 @@ pub(super) struct Visit {
 pub(super) struct Item {
     pub(super) wanted: Wanted,
     pub(super) key: ItemKey,
-    id: ItemId,
+    pub(super) id: ItemId,
     guard: Guard,
     begun: Instant,
     pub(super) attempts: Attempts,

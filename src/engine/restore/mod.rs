@@ -8,6 +8,7 @@
 mod crds;
 mod created;
 mod existing;
+mod foreseen;
 mod item;
 mod ledger;
 mod namespaces;
@@ -31,6 +32,7 @@ use super::modifiers::Schemas;
 use super::operations::Operation;
 use super::plan::{LeftOut, PlannedItem, Tier};
 use super::ports::Cluster;
+use super::preview::Overlay;
 use super::retry::{Attempts, Backoff, retrying};
 use super::run::Report;
 use crate::archive::{Archive, EntryId};
@@ -62,6 +64,8 @@ pub(super) struct Run {
     crds: crds::Waits,
     results: Mutex<Results>,
     operations: Mutex<Vec<Operation>>,
+    /// Where `cluster` is one on which nothing is written.
+    preview: Option<Arc<Overlay>>,
 }
 
 /// What [`Run::new`] is built from.
@@ -74,6 +78,7 @@ pub(super) struct Parts {
     pub(super) discovery: Arc<Discovery>,
     pub(super) lookup: actions::Lookup,
     pub(super) stop: CancellationToken,
+    pub(super) preview: Option<Arc<Overlay>>,
 }
 
 impl Run {
@@ -102,6 +107,7 @@ impl Run {
             crds: crds::Waits::default(),
             results: Mutex::new(Results::default()),
             operations: Mutex::default(),
+            preview: parts.preview,
         }
     }
 

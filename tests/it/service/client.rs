@@ -85,3 +85,17 @@ impl Creates {
         self.0.lock().unwrap().iter().filter(|seen| *seen == path).count()
     }
 }
+
+/// A client of the same API that acts as this user, of no group but the authenticated ones.
+pub(super) fn acting_as(inner: &kube::Client, user: &str) -> kube::Client {
+    let (inner, user) = (inner.clone(), user.to_owned());
+    let service = tower::service_fn(move |mut request: Request<Body>| {
+        let (inner, user) = (inner.clone(), user.clone());
+        async move {
+            request.headers_mut().insert("impersonate-user", user.parse().unwrap());
+            request.headers_mut().insert("impersonate-group", "system:authenticated".parse().unwrap());
+            inner.send(request).await
+        }
+    });
+    kube::Client::new(service, "default")
+}

@@ -10,6 +10,7 @@ mod conclude;
 mod deletion;
 mod doors;
 mod operations;
+mod plan;
 mod queue;
 mod real_cluster;
 mod restart;

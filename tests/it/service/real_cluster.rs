@@ -135,7 +135,7 @@ async fn written_progress(world: &World) -> Vec<Counts> {
 }
 
 /// A quota for Secrets that is used up, and a policy that takes no ConfigMap with the key `forbidden`.
-async fn strict_namespace(world: &World, namespace: &str) {
+pub(super) async fn strict_namespace(world: &World, namespace: &str) {
     world
         .create(
             "/api/v1/namespaces",
