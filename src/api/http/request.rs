@@ -197,13 +197,20 @@ pub(super) async fn create(headers: &HeaderMap, body: Body) -> Result<CreateRest
         }
         Error::new(Code::InvalidArgument, format!("read the body: {error}")).into()
     })?;
+    Ok(read_create(&bytes, is_yaml)?)
+}
+
+/// Reads the body of a request to create a Restore, in JSON or YAML.
+///
+/// # Errors
+/// [`Code::InvalidArgument`] that names the field.
+pub fn read_create(body: &[u8], is_yaml: bool) -> Result<CreateRestore, Error> {
     let value = if is_yaml {
-        serde_yaml_ng::from_slice(&bytes).map_err(|error| format!("the body is not YAML: {error}"))
+        serde_yaml_ng::from_slice(body).map_err(|error| format!("the body is not YAML: {error}"))
     } else {
-        serde_json::from_slice(&bytes).map_err(|error| format!("the body is not JSON: {error}"))
+        serde_json::from_slice(body).map_err(|error| format!("the body is not JSON: {error}"))
     };
-    let value: Value = value.map_err(|message| Error::new(Code::InvalidArgument, message))?;
-    Ok(checked(value)?)
+    checked(value.map_err(|message| Error::new(Code::InvalidArgument, message))?)
 }
 
 /// Reads a part of the body; what does not fit is named by its path.
