@@ -42,9 +42,9 @@ pub(crate) const ALL: [(&str, Entry); 8] = [
 fn limits() -> Limits {
     Limits {
         compressed_bytes: 1 << 20,
-        uncompressed_bytes: 16 << 20,
+        uncompressed_bytes: 1 << 20,
         entries: 4096,
-        item_bytes: 1 << 20,
+        item_bytes: 256 << 10,
         index_bytes: 1 << 20,
         ..Limits::default()
     }
