@@ -51,6 +51,17 @@ pub enum Error {
     /// The temporary file could not be made, written or read: disk full, as a rule.
     #[error("use the temporary file that holds the items of the backup; check the space in its folder")]
     Spool(#[source] io::Error),
+    /// The disk of the temporary file would get too full.
+    #[error(
+        "the disk of the temporary folder has {free} bytes left, and {reserve} are to stay free: make room, set TMPDIR to a \
+         folder with more of it, or lower the limit free_bytes"
+    )]
+    DiskFull {
+        /// Bytes that are left.
+        free: u64,
+        /// Bytes that are to stay free.
+        reserve: u64,
+    },
     /// The caller asked to stop.
     #[error("reading the backup tarball was cancelled")]
     Cancelled,

@@ -29,6 +29,8 @@ pub struct Limits {
     pub index_bytes: u64,
     /// Nesting of one item's JSON. Default and ceiling 127, the deepest that the decoder takes; the deepest CRDs need about 60.
     pub json_depth: usize,
+    /// Bytes that are left free on the disk of the temporary file. Default 256 MiB: a node whose disk is full evicts its pods.
+    pub free_bytes: u64,
 }
 
 /// The deepest nesting that `serde_json` decodes into a value.
@@ -49,6 +51,7 @@ impl Default for Limits {
             path_bytes: 4096,
             index_bytes: GIB,
             json_depth: DEEPEST,
+            free_bytes: 256 * MIB,
         }
     }
 }

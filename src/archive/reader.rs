@@ -17,7 +17,7 @@ const FORMAT_VERSION_BYTES: u64 = 64;
 pub(super) fn read<R: Read>(input: R, options: &ReadOptions) -> Result<Archive, Error> {
     let mut pass = Pass {
         options,
-        spool: Writing::create(options.spool_dir.as_deref())?,
+        spool: Writing::create(options.spool_dir.as_deref(), options.limits.free_bytes)?,
         index: Indexing::new(options.limits.index_bytes),
         stats: Stats::default(),
         has_resources: false,

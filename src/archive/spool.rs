@@ -10,11 +10,19 @@ use super::Error;
 /// Large enough that a system call is paid per hundred items, not per item.
 const WRITE_BUFFER: usize = 256 * 1024;
 
+/// Bytes between two looks at the space on the disk: often enough that little more than the reserve is ever taken, and seldom
+/// enough to cost nothing.
+const LOOK_EVERY: u64 = 16 * 1024 * 1024;
+
 /// The file while it is written. It has no name: the system frees it when it is closed, whatever happens to the process.
 #[derive(Debug)]
 pub(super) struct Writing {
     file: BufWriter<File>,
     len: u64,
+    /// Bytes of the disk that are to stay free.
+    reserve: u64,
+    /// Length at which the disk is looked at again.
+    next_look: u64,
 }
 
 /// The file when it is complete.
@@ -24,10 +32,21 @@ pub(super) struct Spool {
 }
 
 impl Writing {
-    /// Makes the file in `folder`, or where the system keeps temporary files.
-    pub(super) fn create(folder: Option<&Path>) -> Result<Self, Error> {
+    /// Makes the file in `folder`, or where the system keeps temporary files. So many bytes of the disk stay free.
+    pub(super) fn create(folder: Option<&Path>, reserve: u64) -> Result<Self, Error> {
         let file = folder.map_or_else(tempfile::tempfile, tempfile::tempfile_in).map_err(Error::Spool)?;
-        Ok(Self { file: BufWriter::with_capacity(WRITE_BUFFER, file), len: 0 })
+        let mut writing = Self { file: BufWriter::with_capacity(WRITE_BUFFER, file), len: 0, reserve, next_look: 0 };
+        writing.look()?;
+        Ok(writing)
+    }
+
+    /// Looks at the space on the disk.
+    fn look(&mut self) -> Result<(), Error> {
+        self.next_look = self.len + LOOK_EVERY;
+        // A file system that does not tell is not refused for it: a write that fails is an error all the same.
+        let Ok(disk) = rustix::fs::fstatvfs(self.file.get_ref()) else { return Ok(()) };
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if free < self.reserve { Err(Error::DiskFull { free, reserve: self.reserve }) } else { Ok(()) }
     }
 
     /// Appends and returns the offset.
@@ -35,6 +54,9 @@ impl Writing {
         self.file.write_all(bytes).map_err(Error::Spool)?;
         let offset = self.len;
         self.len += bytes.len() as u64;
+        if self.len >= self.next_look {
+            self.look()?;
+        }
         Ok(offset)
     }
 

@@ -440,6 +440,14 @@ fn every_limit_is_kept_and_named() {
 }
 
 #[test]
+fn a_disk_that_would_get_too_full_ends_the_reading_and_says_so() {
+    let limits = Limits { free_bytes: u64::MAX, ..Limits::default() };
+    let error = Backup::new().read(&ReadOptions { limits, ..ReadOptions::default() }).unwrap_err();
+    assert!(matches!(error, Error::DiskFull { reserve: u64::MAX, .. }), "{error}");
+    assert!(error.to_string().contains("TMPDIR"), "{error}");
+}
+
+#[test]
 fn an_extended_header_is_not_taken_at_any_size() {
     let backup = Backup::new().with_type(b'L', "././@LongLink", vec![b'x'; 100_000]).with_entry("short", "");
     let error = backup.read(&ReadOptions::default()).unwrap_err();

@@ -10,6 +10,8 @@ use clap::Args;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
+use super::archive_flags::ArchiveFlags;
+use crate::archive::Limits;
 use crate::engine::Settings;
 use crate::model::GoDuration;
 
@@ -32,6 +34,8 @@ pub(super) struct EngineFlags {
     /// How many items are worked on at a time
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024), value_name = "NUMBER")]
     concurrency: Option<u16>,
+    #[command(flatten)]
+    archive: ArchiveFlags,
 }
 
 impl EngineFlags {
@@ -40,8 +44,14 @@ impl EngineFlags {
     /// # Errors
     /// When the order of resources has more than one separator.
     pub(super) fn settings(&self) -> anyhow::Result<Settings> {
-        let Self { terminating_resource_timeout, resource_timeout, restore_resource_priorities, features, concurrency } =
-            self;
+        let Self {
+            terminating_resource_timeout,
+            resource_timeout,
+            restore_resource_priorities,
+            features,
+            concurrency,
+            archive: _,
+        } = self;
         let defaults = Settings::default();
         let priorities = match restore_resource_priorities {
             Some(text) => text.parse().context("--restore-resource-priorities")?,
@@ -54,6 +64,13 @@ impl EngineFlags {
             priorities,
             features: features.iter().map(|name| name.trim().to_owned()).collect::<BTreeSet<_>>(),
         })
+    }
+}
+
+impl EngineFlags {
+    /// How much of a backup tarball is taken.
+    pub(super) fn limits(&self) -> Limits {
+        self.archive.limits()
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! What a command prints goes to standard output, what it says about itself to standard error.
 
+mod archive_flags;
 mod client;
 mod decode;
 mod demo;

@@ -11,7 +11,6 @@ use super::engine_flags::{self, ClusterFlags, EngineFlags};
 use super::exit::Exit;
 use super::output;
 use crate::app::{Backend, Options, Running, SANDBOX_PATH};
-use crate::archive::Limits;
 use crate::model::GoDuration;
 use crate::sample::{self, SampleOptions};
 
@@ -85,7 +84,7 @@ pub(super) async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::R
         backend,
         namespace,
         settings,
-        limits: Limits::default(),
+        limits: engine.limits(),
         default_item_operation_timeout: GoDuration::from(default_item_operation_timeout).to_string(),
         item_operation_sync_frequency,
         environment: std::env::vars().collect(),

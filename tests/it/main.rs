@@ -13,6 +13,7 @@ mod api_support;
 mod architecture;
 mod cli;
 mod conformance;
+mod corpus;
 mod service;
 mod storage_s3;
 mod support;

@@ -23,6 +23,7 @@ use utoipa_axum::routes;
 use super::Context;
 
 pub use problem::Problem;
+pub use request::read_create;
 
 /// Largest body that is taken, in bytes: a specification with many hooks has some kilobytes.
 pub const MAX_BODY: usize = 4 << 20;

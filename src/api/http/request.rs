@@ -244,12 +244,24 @@ async fn value(headers: &HeaderMap, body: Body) -> Result<Value, Problem> {
         }
         Error::new(Code::InvalidArgument, format!("read the body: {error}")).into()
     })?;
+    Ok(decode(&bytes, is_yaml)?)
+}
+
+fn decode(body: &[u8], is_yaml: bool) -> Result<Value, Error> {
     let value = if is_yaml {
-        serde_yaml_ng::from_slice(&bytes).map_err(|error| format!("the body is not YAML: {error}"))
+        serde_yaml_ng::from_slice(body).map_err(|error| format!("the body is not YAML: {error}"))
     } else {
-        serde_json::from_slice(&bytes).map_err(|error| format!("the body is not JSON: {error}"))
+        serde_json::from_slice(body).map_err(|error| format!("the body is not JSON: {error}"))
     };
-    Ok(value.map_err(|message| Error::new(Code::InvalidArgument, message))?)
+    value.map_err(|message| Error::new(Code::InvalidArgument, message))
+}
+
+/// Reads the body of a request to create a Restore, in JSON or YAML.
+///
+/// # Errors
+/// [`Code::InvalidArgument`] that names the field.
+pub fn read_create(body: &[u8], is_yaml: bool) -> Result<CreateRestore, Error> {
+    checked(decode(body, is_yaml)?)
 }
 
 /// Reads a part of the body; what does not fit is named by its path.

@@ -59,6 +59,8 @@ struct Prepared {
     spec: RestoreSpec,
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
+    /// How much of the tarball is taken.
+    limits: archive::Limits,
     cluster: Arc<KubeCluster>,
     /// Address of the cluster; `None` for the sandbox.
     address: Option<String>,
@@ -116,7 +118,8 @@ async fn prepare(args: &LocalArgs, name: Option<&str>) -> anyhow::Result<Prepare
         settings,
     };
     let cluster = Arc::new(KubeCluster::new(client));
-    Ok(Prepared { source, job, spec, labels, annotations, cluster, address, validation_errors })
+    let limits = engine.limits();
+    Ok(Prepared { source, job, limits, spec, labels, annotations, cluster, address, validation_errors })
 }
 
 /// `--from` says which backup; what a file says of it must not contradict.
@@ -154,6 +157,7 @@ impl Prepared {
     async fn read(&self, stop: &CancellationToken) -> Result<Archive, archive::Error> {
         let cancelled = Arc::new(AtomicBool::new(false));
         let options = ReadOptions {
+            limits: self.limits,
             keep_labels: needs_labels(&self.job.spec),
             cancelled: Some(Arc::clone(&cancelled)),
             ..ReadOptions::default()
