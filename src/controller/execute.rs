@@ -113,21 +113,27 @@ impl Executor {
         let Some(followed) = self.follow(name) else { return Ok(()) };
         let location = self.stores.open(&self.records, &source.location).await?;
         let (store, layout) = (&*location.store, &location.layout);
-        let results =
-            files::restore_results(store, layout, name).await.map_err(|error| error_chain(&error))?.unwrap_or_default();
+        let results = files::restore_results(store, layout, name).await.map_err(|error| error_chain(&error))?;
+        let unfiled = if results.is_some() { (0, 0) } else { finalize::counted(restore) };
+        let mut results = results.unwrap_or_default();
         let resource_list = files::restore_resource_list(store, layout, name).await;
-        let resource_list = resource_list.map_err(|error| error_chain(&error))?.unwrap_or_default();
+        let resource_list = resource_list.map_err(|error| error_chain(&error))?;
         let operations = files::restore_item_operations(store, layout, name).await;
         let operations = operations.map_err(|error| error_chain(&error))?;
         let backup = source.backup.metadata.name.as_deref().unwrap_or_default();
         let volumes = files::backup_volume_info(store, layout, backup).await.map_err(|error| error_chain(&error))?;
         followed.emit(Event::Stage(Stage::Finalizing));
+        if let (None, Some(finding)) = (&resource_list, finalize::unlisted(&location, &volumes)) {
+            followed.emit(Event::Finding(finding.clone(), Reason::Volume));
+            results.add(finding);
+        }
         let finalizing = finalize::Finalizing {
             restore,
             location: &location,
             volumes: &volumes,
-            resource_list: &resource_list,
+            resource_list: &resource_list.unwrap_or_default(),
             operations: &operations,
+            unfiled,
         };
         finalize::finalize(self, &finalizing, results, &followed, stop).await;
         Ok(())
@@ -286,6 +292,7 @@ impl Executor {
         }
         followed.emit(Event::Stage(Stage::Finalizing));
         let mut results = report.results.clone();
+        upload::tell_read_only(&location, followed);
         followed.seal_log();
         if let Err(error) = upload::log(&location, name, followed).await {
             let message = format!("error uploading log file to backup storage: {error}");
@@ -303,6 +310,7 @@ impl Executor {
             resource_list: &report.resource_list,
             // No action that is hosted here starts one.
             operations: &[],
+            unfiled: (0, 0),
         };
         finalize::finalize(self, &finalizing, results, followed, stop).await;
     }

@@ -9,6 +9,7 @@ mod client;
 mod deletion;
 mod doors;
 mod queue;
+mod read_only;
 mod real_cluster;
 mod restart;
 mod sandbox;
