@@ -20,6 +20,7 @@ mod restore;
 pub mod retry;
 mod run;
 pub mod strip;
+pub mod versions;
 
 pub use job::{BackupMethod, BackupVolumes, Job, NativeSnapshot, Settings};
 pub use run::{Report, plan, run};

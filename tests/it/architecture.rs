@@ -103,6 +103,7 @@ const WALLS: &[Wall] = &[
             "engine::Settings",
             "engine::collect::needs_labels",
             "engine::modifiers::Modifiers",
+            "engine::versions::VersionPolicy",
             // One rule for trying a request again.
             "engine::retry",
         ],

@@ -27,6 +27,7 @@ use crate::controller::source::modifiers;
 use crate::controller::{Records, convert, validate};
 use crate::engine::Job;
 use crate::engine::collect::needs_labels;
+use crate::engine::versions::VersionPolicy;
 use crate::model::{RestoreName, label};
 use crate::sandbox::{self, Sandbox};
 use crate::velero::RestoreSpec;
@@ -98,7 +99,11 @@ async fn prepare(args: &LocalArgs, name: Option<&str>) -> anyhow::Result<Prepare
         }
     };
     let backup = source.backup.as_ref();
+    let cluster = Arc::new(KubeCluster::new(client));
+    let format = backup.map(|backup| backup.status.clone().unwrap_or_default().format_version);
+    let versions = VersionPolicy::read(&*cluster, &settings, namespace, format).await;
     let job = Job {
+        versions,
         restore_name: name.to_string(),
         // Items carry it where Velero puts it; nobody looks it up, as there is no Restore object.
         restore_uid: uuid::Uuid::new_v4().to_string(),
@@ -111,7 +116,6 @@ async fn prepare(args: &LocalArgs, name: Option<&str>) -> anyhow::Result<Prepare
         modifiers,
         settings,
     };
-    let cluster = Arc::new(KubeCluster::new(client));
     Ok(Prepared { source, job, spec, labels, annotations, cluster, address, validation_errors })
 }
 
@@ -151,6 +155,7 @@ impl Prepared {
         let cancelled = Arc::new(AtomicBool::new(false));
         let options = ReadOptions {
             keep_labels: needs_labels(&self.job.spec),
+            keep_versions: self.job.versions.is_some(),
             cancelled: Some(Arc::clone(&cancelled)),
             ..ReadOptions::default()
         };

@@ -31,7 +31,7 @@ use super::modifiers::Schemas;
 use super::plan::{LeftOut, PlannedItem, Tier};
 use super::ports::Cluster;
 use super::retry::Attempts;
-use super::run::Report;
+use super::run::{Report, discovery_for};
 use crate::archive::{Archive, EntryId};
 use crate::model::includes::IncludesExcludes;
 use crate::model::{
@@ -281,7 +281,9 @@ impl Run {
     /// Asks anew what the API server serves, as restored CustomResourceDefinitions add to it (restore-semantics 4.2).
     pub(super) async fn refresh_discovery(&self) {
         match self.cluster.discovery(true).await {
-            Ok(table) => *self.discovery.lock().unwrap_or_else(PoisonError::into_inner) = table,
+            Ok(table) => {
+                *self.discovery.lock().unwrap_or_else(PoisonError::into_inner) = discovery_for(&self.job, table);
+            }
             Err(error) => {
                 let message = format!("error refreshing discovery after restoring CRDs: {error}");
                 self.find(Severity::Warning, Bucket::Cluster, Reason::Discovery, message);
