@@ -5,6 +5,9 @@ use std::borrow::Cow;
 /// The suffix that is taken off a file's name, once, to get the item's.
 pub(super) const SUFFIX: &str = ".json";
 
+/// What the directory of the version that the cluster preferred ends in.
+pub const PREFERRED: &str = "-preferredversion";
+
 /// What a cleaned path means.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Place<'a> {
@@ -17,8 +20,15 @@ pub(super) enum Place<'a> {
         /// The file's name, with its suffix.
         file: &'a str,
     },
-    /// Below `<version>/` or `<version>-preferredversion/`: a second copy, or a version that is not restored.
-    Version,
+    /// Below `<version>/` or `<version>-preferredversion/`: a second copy, or another version of an item.
+    Version {
+        /// The directory of the group-resource.
+        group_resource: &'a str,
+        /// The directory of the version.
+        directory: &'a str,
+        /// Namespace and file, as those of an item; nothing for a file in no scope.
+        item: Option<(&'a str, &'a str)>,
+    },
     /// `metadata/version`.
     FormatVersion,
     /// The directory `resources` itself.
@@ -59,20 +69,24 @@ pub(super) fn place(path: &str) -> Place<'_> {
         };
     };
     let Some((group_resource, rest)) = below.split_once('/') else { return Place::Unexpected };
-    let Some((scope, rest)) = rest.split_once('/') else { return Place::Unexpected };
-    let (namespace, file) = match scope {
-        "cluster" => ("", rest),
-        "namespaces" => match rest.split_once('/') {
-            Some(namespace_and_file) => namespace_and_file,
-            None => return Place::Unexpected,
-        },
-        _ => return Place::Version,
-    };
-    if file.is_empty() || file.contains('/') {
-        Place::Unexpected
-    } else {
-        Place::Item { group_resource, namespace, file }
+    let Some((scope, inner)) = rest.split_once('/') else { return Place::Unexpected };
+    if matches!(scope, "cluster" | "namespaces") {
+        return match scoped(rest) {
+            Some((namespace, file)) => Place::Item { group_resource, namespace, file },
+            None => Place::Unexpected,
+        };
     }
+    Place::Version { group_resource, directory: scope, item: scoped(inner) }
+}
+
+/// The namespace, empty for the cluster, and the file of `cluster/<file>` or `namespaces/<namespace>/<file>`.
+fn scoped(path: &str) -> Option<(&str, &str)> {
+    let (namespace, file) = match path.split_once('/')? {
+        ("cluster", file) => ("", file),
+        ("namespaces", rest) => rest.split_once('/')?,
+        _ => return None,
+    };
+    (!file.is_empty() && !file.contains('/')).then_some((namespace, file))
 }
 
 /// The path of an item's file, relative to the root of the archive.
@@ -84,13 +98,18 @@ pub(super) fn item_path(group_resource: &str, namespace: &str, name: &str) -> St
     }
 }
 
-/// The path of an item's second copy, in its version's directory.
-pub(super) fn copy_path(group_resource: &str, version: &str, namespace: &str, name: &str) -> String {
+/// The path of an item's file in the directory of a version.
+pub(super) fn version_path(group_resource: &str, directory: &str, namespace: &str, name: &str) -> String {
     if namespace.is_empty() {
-        format!("resources/{group_resource}/{version}-preferredversion/cluster/{name}{SUFFIX}")
+        format!("resources/{group_resource}/{directory}/cluster/{name}{SUFFIX}")
     } else {
-        format!("resources/{group_resource}/{version}-preferredversion/namespaces/{namespace}/{name}{SUFFIX}")
+        format!("resources/{group_resource}/{directory}/namespaces/{namespace}/{name}{SUFFIX}")
     }
+}
+
+/// The path of an item's second copy, in the directory of the version that its cluster preferred.
+pub(super) fn copy_path(group_resource: &str, version: &str, namespace: &str, name: &str) -> String {
+    version_path(group_resource, &format!("{version}{PREFERRED}"), namespace, name)
 }
 
 /// The name of the item that a file is listed as: without one trailing `.json`.
@@ -149,6 +168,7 @@ mod tests {
 
     #[test]
     fn everything_else_has_its_own_place() {
+        let version = |directory, item| Place::Version { group_resource: "pods", directory, item };
         for (path, expected) in [
             ("metadata/version", Place::FormatVersion),
             ("metadata/other", Place::Outside),
@@ -159,8 +179,14 @@ mod tests {
             ("resources/pods/namespaces/README", Place::Unexpected),
             ("resources/pods/namespaces/shop/deeper/x.json", Place::Unexpected),
             ("resources/pods/cluster/deeper/x.json", Place::Unexpected),
-            ("resources/pods/v1-preferredversion/namespaces/shop/web.json", Place::Version),
-            ("resources/pods/v1/cluster/web.json", Place::Version),
+            (
+                "resources/pods/v1-preferredversion/namespaces/shop/web.json",
+                version("v1-preferredversion", Some(("shop", "web.json"))),
+            ),
+            ("resources/pods/v1/cluster/web.json", version("v1", Some(("", "web.json")))),
+            ("resources/pods/v1/cluster/deeper/web.json", version("v1", None)),
+            ("resources/pods/v1/README", version("v1", None)),
+            ("resources/pods/v1/other/web.json", version("v1", None)),
             ("resourcesx/pods/cluster/a.json", Place::Outside),
             ("README", Place::Outside),
         ] {
@@ -192,7 +218,8 @@ mod tests {
             let file = format!("{name}{SUFFIX}");
             prop_assert_eq!(place(&path), Place::Item { group_resource: &group_resource, namespace: &namespace, file: &file });
             let copy = copy_path(&group_resource, "v1", &namespace, &name);
-            prop_assert_eq!(place(&copy), Place::Version);
+            let item = Some((namespace.as_str(), file.as_str()));
+            prop_assert_eq!(place(&copy), Place::Version { group_resource: &group_resource, directory: "v1-preferredversion", item });
         }
     }
 }

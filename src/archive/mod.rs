@@ -11,7 +11,8 @@
 //! - An [`Archive`] exists only of a complete tarball. What is wrong with one item is [`Damage`] of that item alone.
 //! - The order of items, scopes and group-resources is that of Velero's listing, byte by byte; it does not depend on the order in
 //!   the tarball. Of two entries with the same path the last one counts, as it would when they are extracted.
-//! - Second copies (`<version>-preferredversion/`) and other version directories are passed over, not stored.
+//! - Second copies (`<version>-preferredversion/`) and other version directories are passed over, unless
+//!   [`ReadOptions::keep_versions`] asks for them.
 //! - [`Limits`] end a hostile archive before it fills memory or disk.
 //!
 //! # Differences from Velero, on purpose
@@ -51,6 +52,7 @@ mod source;
 mod spool;
 mod tarball;
 pub mod testing;
+mod versions;
 mod writer;
 
 use std::collections::BTreeSet;
@@ -61,6 +63,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 pub use error::{Damage, Error};
+pub use layout::PREFERRED;
 pub use limits::Limits;
 pub use writer::{Writer, WriterOptions};
 
@@ -79,6 +82,9 @@ pub struct ReadOptions {
     pub cancelled: Option<Arc<AtomicBool>>,
     /// What an item is whose metadata has another name than its path.
     pub names: NameCheck,
+    /// Whether the files of version directories are kept too, for [`Archive::find_version`]. Their index is limited like that
+    /// of the items, by as much again.
+    pub keep_versions: bool,
 }
 
 /// What an item is whose metadata has another name than its path.
@@ -92,6 +98,7 @@ pub enum NameCheck {
 }
 
 /// The place of an item in an [`Archive`]. The order of ids is the order of listing: by group-resource, namespace and file name.
+/// The files of version directories come after all items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EntryId(u32);
 
@@ -175,6 +182,8 @@ impl Labels {
 pub struct Entry<'a> {
     /// The directory that it is in.
     pub group_resource: &'a GroupResource,
+    /// The version directory that it is in; only for what [`Archive::find_version`] found.
+    pub version_directory: Option<&'a str>,
     /// The namespace directory; empty for `cluster/`.
     pub namespace: &'a str,
     /// The file's name without one trailing `.json`.
@@ -189,7 +198,11 @@ impl Entry<'_> {
     /// The path that Velero opens for this item, relative to the archive's root.
     #[must_use]
     pub fn path(&self) -> String {
-        layout::item_path(self.group_resource.as_str(), self.namespace, self.name)
+        let group_resource = self.group_resource.as_str();
+        match self.version_directory {
+            Some(directory) => layout::version_path(group_resource, directory, self.namespace, self.name),
+            None => layout::item_path(group_resource, self.namespace, self.name),
+        }
     }
 }
 
@@ -200,8 +213,10 @@ pub struct Stats {
     pub entries: u64,
     /// Items that can be asked for, damaged ones included.
     pub items: u64,
-    /// Files in version directories: second copies.
+    /// Files in version directories that were passed over: second copies.
     pub skipped_copies: u64,
+    /// Files in version directories that can be asked for.
+    pub kept_copies: u64,
     /// Links and devices, which are ignored.
     pub links: u64,
     /// Files below `resources/` that are in no scope, which are ignored.
@@ -222,6 +237,7 @@ pub struct Stats {
 #[derive(Debug)]
 pub struct Archive {
     index: index::Index,
+    versions: versions::Versions,
     spool: spool::Spool,
     stats: Stats,
     has_resources: bool,
@@ -278,21 +294,67 @@ impl Archive {
         self.index.find(group_resource, namespace, name).map(EntryId)
     }
 
+    /// The version directories of a group-resource, sorted; none unless [`ReadOptions::keep_versions`].
+    pub fn version_directories(&self, group_resource: &GroupResource) -> impl Iterator<Item = &str> {
+        self.versions.directories(group_resource)
+    }
+
+    /// The file `<name>.json` of a version directory; `namespace` is empty for cluster scope. Where it is a mere copy of the item
+    /// outside, the answer is that item.
+    #[must_use]
+    pub fn find_version(
+        &self,
+        group_resource: &GroupResource,
+        directory: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Option<EntryId> {
+        let copy = self.versions.find(group_resource, directory, namespace, name)?;
+        let record = self.versions.index().record(copy);
+        let is_same = |id: &u32| {
+            let item = self.index.record(*id);
+            let are_sound = self.index.header(item).is_ok() && self.versions.index().header(record).is_ok();
+            are_sound && (item.offset, item.len) == (record.offset, record.len)
+        };
+        let item = self.index.find(group_resource, namespace, name).filter(is_same);
+        Some(EntryId(item.unwrap_or(copy | versions::COPY)))
+    }
+
+    /// The index that an id is of, and its record there.
+    fn record(&self, id: EntryId) -> (&index::Index, &index::Record) {
+        let is_copy = id.0 & versions::COPY != 0;
+        let index = if is_copy { self.versions.index() } else { &self.index };
+        (index, index.record(id.0 & !versions::COPY))
+    }
+
     /// What the index knows of an item of this archive.
     ///
     /// # Panics
     /// When the id is another archive's and out of range here.
     #[must_use]
     pub fn entry(&self, id: EntryId) -> Entry<'_> {
-        let record = self.index.record(id.0);
-        let scope = self.index.scope_of(record);
+        let (index, record) = self.record(id);
+        let scope = index.scope_of(record);
+        let (group_resource, version_directory) = if id.0 & versions::COPY == 0 {
+            (&index.groups[scope.group as usize].0, None)
+        } else {
+            let (group_resource, directory) = self.versions.place(record);
+            (group_resource, Some(directory))
+        };
         Entry {
-            group_resource: &self.index.groups[scope.group as usize].0,
+            group_resource,
+            version_directory,
             namespace: &scope.namespace,
-            name: layout::item_name(self.index.file(record)),
-            header: self.index.header(record),
-            inner_name: self.index.inner_name(record),
+            name: layout::item_name(index.file(record)),
+            header: index.header(record),
+            inner_name: index.inner_name(record),
         }
+    }
+
+    /// The path of a file in a version directory, be it there or not.
+    #[must_use]
+    pub fn version_path(group_resource: &GroupResource, directory: &str, namespace: &str, name: &str) -> String {
+        layout::version_path(group_resource.as_str(), directory, namespace, name)
     }
 
     /// The whole item. Any number of threads may load at once. Blocks for a read of the temporary file.
@@ -316,8 +378,8 @@ impl Archive {
     /// # Panics
     /// When the id is another archive's and out of range here.
     pub fn load_bytes(&self, id: EntryId) -> Result<Vec<u8>, Error> {
-        let record = self.index.record(id.0);
-        self.index.header(record).map_err(|damage| Error::Damaged(damage.clone()))?;
+        let (index, record) = self.record(id);
+        index.header(record).map_err(|damage| Error::Damaged(damage.clone()))?;
         self.spool.read(record.offset, record.len as usize).map_err(Error::Spool)
     }
 

@@ -9,6 +9,7 @@ use super::limits::DEEPEST;
 use super::source::Gunzip;
 use super::spool::Writing;
 use super::tarball::{Kind, Tarball};
+use super::versions::{Versions, group};
 use super::{Archive, Damage, Error, NameCheck, ReadOptions, Stats, header};
 
 /// The text of `metadata/version` is six bytes; nobody needs more of it than this.
@@ -19,6 +20,8 @@ pub(super) fn read<R: Read>(input: R, options: &ReadOptions) -> Result<Archive, 
         options,
         spool: Writing::create(options.spool_dir.as_deref(), options.limits.free_bytes)?,
         index: Indexing::new(options.limits.index_bytes),
+        versions: Indexing::new(options.limits.index_bytes),
+        last: None,
         stats: Stats::default(),
         has_resources: false,
     };
@@ -29,11 +32,12 @@ pub(super) fn read<R: Read>(input: R, options: &ReadOptions) -> Result<Archive, 
     }
     tarball.drain()?;
 
-    let Pass { spool, index, mut stats, has_resources, .. } = pass;
+    let Pass { spool, index, versions, mut stats, has_resources, .. } = pass;
     (stats.compressed_bytes, stats.uncompressed_bytes) = tarball.gunzip().bytes();
     stats.spooled_bytes = spool.len();
     stats.trailing_garbage = tarball.gunzip().trailing_garbage();
     let index = index.finish();
+    let versions = Versions::new(versions.finish());
     stats.items = index.len() as u64;
     if stats.links + stats.unexpected > 0 {
         tracing::warn!(links = stats.links, unexpected = stats.unexpected, "entries of the backup tarball are ignored");
@@ -41,13 +45,17 @@ pub(super) fn read<R: Read>(input: R, options: &ReadOptions) -> Result<Archive, 
     if stats.trailing_garbage {
         tracing::warn!("something that is no gzip follows the backup tarball and is ignored");
     }
-    Ok(Archive { index, spool: spool.finish()?, stats, has_resources })
+    Ok(Archive { index, versions, spool: spool.finish()?, stats, has_resources })
 }
 
 struct Pass<'a> {
     options: &'a ReadOptions,
     spool: Writing,
     index: Indexing,
+    /// The copies in version directories, where they are kept.
+    versions: Indexing,
+    /// What was spooled last and where, to see that a copy is one; only where copies are kept.
+    last: Option<(u64, Vec<u8>)>,
     stats: Stats,
     has_resources: bool,
 }
@@ -74,10 +82,19 @@ impl Pass<'_> {
                 // The path is needed beside the content, which lies in the same reader.
                 let path = path.into_owned();
                 if let Place::Item { group_resource, namespace, file } = layout::place(&path) {
-                    self.item(tarball, &path, (group_resource, namespace, file))?;
+                    self.item(tarball, &path, (group_resource, namespace, file), false)?;
                 }
             }
-            Place::Version => self.stats.skipped_copies += 1,
+            Place::Version { item: Some(_), .. } if self.options.keep_versions => {
+                let path = path.into_owned();
+                if let Place::Version { group_resource, directory, item: Some((namespace, file)) } =
+                    layout::place(&path)
+                {
+                    self.stats.kept_copies += 1;
+                    self.item(tarball, &path, (&group(group_resource, directory), namespace, file), true)?;
+                }
+            }
+            Place::Version { .. } => self.stats.skipped_copies += 1,
             Place::FormatVersion => {
                 if tarball.size() <= FORMAT_VERSION_BYTES {
                     let text = String::from_utf8_lossy(tarball.content()?).trim().to_owned();
@@ -93,12 +110,21 @@ impl Pass<'_> {
         Ok(())
     }
 
-    fn item<R: Read>(&mut self, tarball: &mut Tarball<R>, path: &str, place: (&str, &str, &str)) -> Result<(), Error> {
-        let (group_resource, _, file) = place;
+    /// Adds a file to the items, or to the copies, whose group is one of [`super::versions`].
+    fn item<R: Read>(
+        &mut self,
+        tarball: &mut Tarball<R>,
+        path: &str,
+        place: (&str, &str, &str),
+        is_copy: bool,
+    ) -> Result<(), Error> {
+        let (group, _, file) = place;
+        let group_resource = group.split('/').next().unwrap_or(group);
+        let index = if is_copy { &mut self.versions } else { &mut self.index };
         let keep_labels = self.options.keep_labels;
         let Some(name) = file.strip_suffix(layout::SUFFIX) else {
             let damage = Damage::NotFound { path: format!("{path}{}", layout::SUFFIX) };
-            return self.index.add(path, place, Found::Damage(damage), keep_labels);
+            return index.add(path, place, Found::Damage(damage), keep_labels);
         };
         // Go replaces what is not UTF-8 in strings, and so do we.
         let text: Cow<'_, str> = String::from_utf8_lossy(tarball.content()?);
@@ -111,7 +137,11 @@ impl Pass<'_> {
                 inner => {
                     let inner_name = inner.map(Box::from);
                     let completed = is_completed(group_resource, &skimmed);
-                    let offset = self.spool.append(text.as_bytes())?;
+                    let offset = if self.options.keep_versions {
+                        append_once(&mut self.spool, &mut self.last, text.as_bytes())?
+                    } else {
+                        self.spool.append(text.as_bytes())?
+                    };
                     let len = u32::try_from(text.len()).map_err(|_| Error::Limit {
                         which: "item_bytes",
                         limit: u64::from(u32::MAX),
@@ -122,7 +152,25 @@ impl Pass<'_> {
             },
             Err(damage) => Found::Damage(damage),
         };
-        self.index.add(path, place, found, keep_labels)
+        index.add(path, place, found, keep_labels)
+    }
+}
+
+/// Appends what differs from what was appended last.
+fn append_once(spool: &mut Writing, last: &mut Option<(u64, Vec<u8>)>, text: &[u8]) -> Result<u64, Error> {
+    match last {
+        Some((offset, before)) if before == text => Ok(*offset),
+        Some((offset, before)) => {
+            *offset = spool.append(text)?;
+            before.clear();
+            before.extend_from_slice(text);
+            Ok(*offset)
+        }
+        None => {
+            let offset = spool.append(text)?;
+            *last = Some((offset, text.to_owned()));
+            Ok(offset)
+        }
     }
 }
 

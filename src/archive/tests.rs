@@ -554,3 +554,74 @@ proptest! {
         let _ = read(&gzip(&plain));
     }
 }
+
+/// restore-semantics 2.2, 2.5: three directories, and an item that only one of them has.
+fn versioned() -> Backup {
+    let widget = |version: &str, from: &str| {
+        json!({"apiVersion": format!("example.com/{version}"), "kind": "Widget",
+            "metadata": {"name": "w", "namespace": "shop", "labels": {"from": from}}})
+    };
+    Backup::new()
+        .with(widget("v1", "v1"))
+        .with_file("resources/widgets.example.com/v2/namespaces/shop/w.json", widget("v2", "v2").to_string())
+        .with_file("resources/widgets.example.com/v2/namespaces/shop/broken.json", "{")
+        .with_file("resources/widgets.example.com/v2/namespaces/shop/README.txt", "x")
+        .with_file("resources/widgets.example.com/v2/README.txt", "x")
+        .with(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "bank"}}))
+}
+
+#[test]
+fn version_directories_are_kept_when_they_are_asked_for() {
+    let widgets = GroupResource::from("widgets.example.com");
+    let plain = versioned().read(&ReadOptions::default()).unwrap();
+    assert_eq!((plain.stats().skipped_copies, plain.stats().kept_copies), (6, 0));
+    assert_eq!(plain.version_directories(&widgets).count(), 0);
+    assert_eq!(plain.find_version(&widgets, "v2", "shop", "w"), None);
+
+    let options = ReadOptions { keep_versions: true, keep_labels: true, ..ReadOptions::default() };
+    let archive = versioned().read(&options).unwrap();
+    assert_eq!((archive.stats().skipped_copies, archive.stats().kept_copies), (1, 5));
+    assert_eq!(archive.version_directories(&widgets).collect::<Vec<_>>(), ["v1-preferredversion", "v2"]);
+    assert_eq!(archive.version_directories(&GroupResource::from("widgets")).count(), 0);
+
+    let id = archive.find_version(&widgets, "v2", "shop", "w").unwrap();
+    let entry = archive.entry(id);
+    assert_eq!((entry.group_resource, entry.namespace, entry.name), (&widgets, "shop", "w"));
+    assert_eq!(entry.path(), "resources/widgets.example.com/v2/namespaces/shop/w.json");
+    assert_eq!(&*entry.header.unwrap().api_version, "example.com/v2");
+    assert_eq!(entry.header.unwrap().labels.as_ref().unwrap().get("from"), Some("v2"));
+    assert_eq!(archive.load(id).unwrap()["apiVersion"], "example.com/v2");
+    let broken = archive.find_version(&widgets, "v2", "shop", "broken").unwrap();
+    assert!(archive.entry(broken).header.is_err() && archive.load(broken).is_err());
+    for (directory, namespace, name) in [("v3", "shop", "w"), ("v2", "bank", "w"), ("v2", "shop", "x"), ("v2", "", "w")]
+    {
+        assert_eq!(archive.find_version(&widgets, directory, namespace, name), None);
+    }
+}
+
+#[test]
+fn what_is_listed_does_not_depend_on_version_directories() {
+    let plain = versioned().read(&ReadOptions::default()).unwrap();
+    let archive = versioned().read(&ReadOptions { keep_versions: true, ..ReadOptions::default() }).unwrap();
+    let listed = |archive: &Archive| -> Vec<String> {
+        let groups = archive.group_resources().cloned().collect::<Vec<_>>();
+        let ids = groups.iter().flat_map(|group| archive.scopes(group).flat_map(|(_, ids)| ids).collect::<Vec<_>>());
+        ids.map(|id| archive.entry(id).path()).collect()
+    };
+    assert_eq!(listed(&archive), listed(&plain));
+    assert_eq!(archive.namespaces().collect::<Vec<_>>(), plain.namespaces().collect::<Vec<_>>());
+    assert_eq!((archive.len(), archive.stats().items), (plain.len(), plain.stats().items));
+}
+
+#[test]
+fn a_mere_copy_is_the_item_itself_and_takes_no_room() {
+    let plain = versioned().read(&ReadOptions::default()).unwrap();
+    let archive = versioned().read(&ReadOptions { keep_versions: true, ..ReadOptions::default() }).unwrap();
+    let widgets = GroupResource::from("widgets.example.com");
+    let item = archive.find(&widgets, "shop", "w").unwrap();
+    assert_eq!(archive.find_version(&widgets, "v1-preferredversion", "shop", "w"), Some(item));
+    let other = archive.find_version(&widgets, "v2", "shop", "w").unwrap();
+    assert!(other != item && other > item);
+    let more = archive.load_bytes(other).unwrap().len() as u64;
+    assert_eq!(archive.stats().spooled_bytes, plain.stats().spooled_bytes + more);
+}

@@ -28,7 +28,7 @@ pub(super) struct EngineFlags {
     /// The order of resources: those that come first, a `-`, those that come last
     #[arg(long, value_name = "RESOURCES")]
     restore_resource_priorities: Option<String>,
-    /// Feature flags, such as EnableCSI
+    /// Feature flags: EnableCSI, EnableAPIGroupVersions
     #[arg(long, value_delimiter = ',', value_name = "FEATURES")]
     features: Vec<String>,
     /// How many items are worked on at a time

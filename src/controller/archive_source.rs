@@ -15,6 +15,7 @@ use super::stores::OpenLocation;
 use crate::archive::{self, Archive, NameCheck, ReadOptions};
 use crate::engine::Job;
 use crate::engine::collect::needs_labels;
+use crate::engine::versions::VersionPolicy;
 use crate::model::error_chain;
 use crate::storage::files;
 use crate::velero::volume_info::BackupVolumeInfo;
@@ -53,7 +54,11 @@ impl Executor {
             text("/metadata/namespace").zip(text("/spec/source/persistentVolumeClaimName"))
         });
         let modifiers = modifiers(&self.records, spec).await?;
+        let format = source.backup.status.as_ref().map(|status| status.format_version.clone()).unwrap_or_default();
+        let namespace = self.records.namespace();
+        let versions = VersionPolicy::read(&*self.cluster, &self.settings, namespace, Some(format)).await;
         let job = Job {
+            versions,
             modifiers: modifiers.map(Arc::new),
             restore_name: restore.metadata.name.clone().unwrap_or_default(),
             restore_uid: restore.metadata.uid.clone().unwrap_or_default(),
@@ -84,6 +89,7 @@ impl Executor {
         let options = ReadOptions {
             limits: self.limits,
             keep_labels: needs_labels(&job.spec),
+            keep_versions: job.versions.is_some(),
             // Velero restores an item under the name inside it, whatever its file is called.
             names: NameCheck::Report,
             ..ReadOptions::default()

@@ -59,6 +59,8 @@ pub(super) struct Conclusion {
     is_list_uploaded: bool,
     /// The warnings and errors that are counted in the status, or will be.
     results: Results,
+    /// Warnings and errors that are counted in the status and in no file; see [`finalize::counted`].
+    unfiled: (usize, usize),
     begun: Instant,
 }
 
@@ -74,6 +76,7 @@ impl Conclusion {
             operations: operations.into_iter().map(|operation| operations::started(operation, restore)).collect(),
             is_list_uploaded: false,
             results: std::mem::take(&mut report.results),
+            unfiled: (0, 0),
             report,
             volumes,
             begun,
@@ -124,6 +127,7 @@ impl Executor {
         if counts.running() == 0 {
             followed.emit(Event::Stage(Stage::Finalizing));
         }
+        upload::tell_read_only(location, followed);
         followed.seal_log();
         if let Err(error) = upload::log(location, name, followed).await {
             let message = format!("error uploading log file to backup storage: {error}");
@@ -164,7 +168,8 @@ impl Executor {
                 Waited::Stopped => return,
             }
         }
-        let Conclusion { restore, followed, place, report, volumes, operations, results, begun, .. } = conclusion;
+        let Conclusion { restore, followed, place, report, volumes, operations, results, unfiled, begun, .. } =
+            conclusion;
         followed.emit(Event::Stage(Stage::Finalizing));
         let finalizing = finalize::Finalizing {
             restore: &restore,
@@ -172,6 +177,7 @@ impl Executor {
             volumes: &volumes,
             resource_list: &report.resource_list,
             operations: &operations,
+            unfiled,
         };
         finalize::finalize(self, &finalizing, results, &followed, stop).await;
         self.count(&restore, &followed.latest(), begun.elapsed());
@@ -198,9 +204,10 @@ impl Executor {
         let location = self.stores.open(&self.records, &source.location).await?;
         let (store, layout) = (&*location.store, &location.layout);
         let results = files::restore_results(store, layout, name).await.map_err(|error| error_chain(&error))?;
+        let unfiled = if results.is_some() { (0, 0) } else { finalize::counted(restore) };
         let mut results = results.unwrap_or_default();
         let resource_list = files::restore_resource_list(store, layout, name).await;
-        let resource_list = resource_list.map_err(|error| error_chain(&error))?.unwrap_or_default();
+        let resource_list = resource_list.map_err(|error| error_chain(&error))?;
         let operations = files::restore_item_operations(store, layout, name).await;
         let operations = operations.map_err(|error| error_chain(&error))?;
         let backup = source.backup.metadata.name.as_deref().unwrap_or_default();
@@ -215,9 +222,14 @@ impl Executor {
             followed.emit(Event::Finding(finding.clone(), Reason::Other));
             results.add(finding);
         }
+        if let (None, Some(finding)) = (&resource_list, finalize::unlisted(&location, &volumes)) {
+            followed.emit(Event::Finding(finding.clone(), Reason::Volume));
+            results.add(finding);
+        }
         let conclusion = Conclusion {
             place: Place::of(restore, location),
-            report: Report { resource_list, ..Report::default() },
+            report: Report { resource_list: resource_list.unwrap_or_default(), ..Report::default() },
+            unfiled,
             restore: restore.clone(),
             followed,
             volumes,

@@ -39,6 +39,14 @@ async fn remove_files(records: &Records, stores: &Stores, restore: &Restore, nam
         Err(error) => return Err(source::message(&error)),
     };
     let location_name = location.metadata.name.clone().unwrap_or_default();
+    if location.spec.access_mode == "ReadOnly" {
+        tracing::info!(
+            restore = name,
+            location = location_name,
+            "the location is read-only: nothing is removed from it"
+        );
+        return Ok(());
+    }
     if location.status.as_ref().is_none_or(|status| status.phase != "Available") {
         return Err(format!(
             "backup storage location {location_name:?} is not available; the files of restore {name:?} stay for now"

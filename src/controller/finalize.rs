@@ -27,6 +27,31 @@ pub(super) struct Finalizing<'a> {
     pub(super) resource_list: &'a BTreeMap<String, Vec<String>>,
     /// The asynchronous operations of the restore.
     pub(super) operations: &'a [ItemOperation],
+    /// Warnings and errors that are counted in the status and in no file; see [`counted`].
+    pub(super) unfiled: (usize, usize),
+}
+
+/// The warnings and errors that the status counts: all that a restarted service knows of findings that were not filed, as a
+/// location that is read-only has no files.
+pub(super) fn counted(restore: &Restore) -> (usize, usize) {
+    let count = |count: i64| usize::try_from(count).unwrap_or_default();
+    restore.status.as_ref().map_or((0, 0), |status| (count(status.warnings), count(status.errors)))
+}
+
+/// What a restarted service cannot do without the list of what was restored, where there is something to do.
+pub(super) fn unlisted(location: &OpenLocation, volumes: &[BackupVolumeInfo]) -> Option<Finding> {
+    let has_provisioned = volumes
+        .iter()
+        .any(|info| info.pv.is_some() && matches!(&*info.backup_method, "PodVolumeBackup" | "CSISnapshot"));
+    (location.read_only && has_provisioned).then(|| {
+        let message = format!(
+            "reclaim policies and labels of volumes that were provisioned anew are not put back: the service was restarted \
+             in the midst of it, and the list of what was restored was not kept, as backup storage location {:?} is \
+             read-only",
+            location.name
+        );
+        Finding { severity: Severity::Warning, bucket: Bucket::Velero, message }
+    })
 }
 
 /// Wraps up, adds late findings to the uploaded results, and writes the terminal phase.
@@ -66,7 +91,8 @@ pub(super) async fn finalize(
         }
         upload::put_results(finalizing.location, name, &results).await;
     }
-    let (warnings, errors) = (results.warnings.count(), results.errors.count());
+    let (warnings, errors) = finalizing.unfiled;
+    let (warnings, errors) = (warnings + results.warnings.count(), errors + results.errors.count());
     let phase = if errors > 0 { Phase::PartiallyFailed } else { Phase::Completed };
     executor.write_end(name, &status::ended(phase, warnings, errors, Timestamp::now()), stop).await;
     followed.finish(phase, None);

@@ -90,6 +90,29 @@ impl RecordStore {
             found.map_err(|error| unavailable(format!("the files of restore {name} cannot be found: {error}")))?;
         self.stores.open(&self.records, &found.location).await.map(Some).map_err(unavailable)
     }
+
+    /// A file that was looked for. That a restore which ended regularly has none must not look as if there was nothing to tell.
+    fn unless_read_only<T>(
+        &self,
+        name: &str,
+        what: &str,
+        location: &OpenLocation,
+        found: Result<Option<T>, storage::Error>,
+    ) -> Result<Option<T>, Error> {
+        let found = found.map_err(|error| from_storage(&error))?;
+        let phase = self.restores.get(name).and_then(|restore| phase_of(&restore));
+        let left_files = matches!(phase, Some(Phase::Completed | Phase::PartiallyFailed));
+        if found.is_none() && location.read_only && left_files {
+            let message = format!(
+                "the {what} of restore {name} was not kept: backup storage location {:?} is read-only, so nothing was \
+                 uploaded, and the service that ran the restore has ended since; let spec.accessMode be ReadWrite while \
+                 restoring to keep such files",
+                location.name
+            );
+            return Err(Error::new(Code::FailedPrecondition, message));
+        }
+        Ok(found)
+    }
 }
 
 #[async_trait]
@@ -128,19 +151,20 @@ impl RecordsPort for RecordStore {
 
     async fn results(&self, name: &str) -> Result<Option<Results>, Error> {
         let Some(location) = self.location(name).await? else { return Ok(None) };
-        files::restore_results(&*location.store, &location.layout, name).await.map_err(|error| from_storage(&error))
+        let found = files::restore_results(&*location.store, &location.layout, name).await;
+        self.unless_read_only(name, "results", &location, found)
     }
 
     async fn resource_list(&self, name: &str) -> Result<Option<BTreeMap<String, Vec<String>>>, Error> {
         let Some(location) = self.location(name).await? else { return Ok(None) };
-        files::restore_resource_list(&*location.store, &location.layout, name)
-            .await
-            .map_err(|error| from_storage(&error))
+        let found = files::restore_resource_list(&*location.store, &location.layout, name).await;
+        self.unless_read_only(name, "item list", &location, found)
     }
 
     async fn log(&self, name: &str) -> Result<Option<String>, Error> {
         let Some(location) = self.location(name).await? else { return Ok(None) };
-        files::restore_log(&*location.store, &location.layout, name).await.map_err(|error| from_storage(&error))
+        let found = files::restore_log(&*location.store, &location.layout, name).await;
+        self.unless_read_only(name, "log", &location, found)
     }
 
     fn is_sandbox(&self) -> bool {

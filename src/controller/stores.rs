@@ -7,6 +7,7 @@ use super::records::Records;
 use super::source::message;
 use crate::model::error_chain;
 use crate::storage::credentials::{self, CredentialsSource};
+use crate::storage::s3::customer_key_secret;
 use crate::storage::{self, BackupStore, ClientConfig, Inputs, Layout};
 use crate::velero::{BackupStorageLocation, BackupStorageLocationSpec, SecretKeySelector};
 
@@ -29,22 +30,37 @@ impl Stores {
     /// A message that names the location and what is wrong with it.
     pub async fn open(&self, records: &Records, location: &BackupStorageLocation) -> Result<OpenLocation, String> {
         let name = location.metadata.name.clone().unwrap_or_default();
-        self.try_open(records, &location.spec)
-            .await
-            .map_err(|error| format!("error opening backup storage location {name:?}: {error}"))
+        match self.try_open(records, &location.spec).await {
+            Ok((store, config)) => {
+                Ok(OpenLocation { name, store, layout: config.layout(), read_only: config.read_only })
+            }
+            Err(error) => Err(format!("error opening backup storage location {name:?}: {error}")),
+        }
     }
 
-    async fn try_open(&self, records: &Records, location: &BackupStorageLocationSpec) -> Result<OpenLocation, String> {
+    async fn try_open(
+        &self,
+        records: &Records,
+        location: &BackupStorageLocationSpec,
+    ) -> Result<(Arc<dyn BackupStore>, ClientConfig), String> {
         let credentials = self.credentials(records, location).await?;
         let ca_cert = match &location.object_storage.ca_cert_ref {
-            Some(selector) => secret(records, selector).await?,
+            Some(selector) => secret_text(records, selector).await?,
             None => None,
         };
-        let inputs =
-            Inputs { credentials: credentials.as_deref(), ca_cert: ca_cert.as_deref(), env: &self.environment };
+        let customer_key = match customer_key_secret(&location.config).map_err(|error| error_chain(&error))? {
+            Some(selector) => secret(records, &selector).await?,
+            None => None,
+        };
+        let inputs = Inputs {
+            credentials: credentials.as_deref(),
+            ca_cert: ca_cert.as_deref(),
+            customer_key: customer_key.as_deref(),
+            env: &self.environment,
+        };
         let config = ClientConfig::from_location(location, inputs).map_err(|error| error_chain(&error))?;
         let store = storage::open(&config).await.map_err(|error| error_chain(&error))?;
-        Ok(OpenLocation { store, layout: config.layout() })
+        Ok((store, config))
     }
 
     /// The text of the first source of credentials that is there.
@@ -57,7 +73,7 @@ impl Stores {
             let (found, optional, what) = match source {
                 CredentialsSource::Secret { selector, optional } => {
                     let what = format!("key {:?} of Secret {:?}", selector.key, selector.name);
-                    (secret(records, &selector).await?, optional, what)
+                    (secret_text(records, &selector).await?, optional, what)
                 }
                 CredentialsSource::File { path, optional } => {
                     let found = tokio::fs::read_to_string(&path).await;
@@ -77,15 +93,24 @@ impl Stores {
 /// A location that is open: its store, and where in it things are.
 #[derive(Clone, Debug)]
 pub struct OpenLocation {
+    /// Name of the location.
+    pub name: String,
     /// The store.
     pub store: Arc<dyn BackupStore>,
     /// The keys.
     pub layout: Layout,
+    /// Whether its owner said that nothing is written to it (`spec.accessMode`); the store refuses it then.
+    pub read_only: bool,
 }
 
-async fn secret(records: &Records, selector: &SecretKeySelector) -> Result<Option<String>, String> {
-    let what = format!("key {:?} of Secret {:?}", selector.key, selector.name);
-    let bytes = records.secret(&selector.name, &selector.key).await;
-    let bytes = bytes.map_err(|error| format!("{what} cannot be read: {}", message(&error)))?;
-    bytes.map(|bytes| String::from_utf8(bytes).map_err(|_| format!("{what} is not text"))).transpose()
+async fn secret(records: &Records, selector: &SecretKeySelector) -> Result<Option<Vec<u8>>, String> {
+    let found = records.secret(&selector.name, &selector.key).await;
+    found.map_err(|error| {
+        format!("key {:?} of Secret {:?} cannot be read: {}", selector.key, selector.name, message(&error))
+    })
+}
+
+async fn secret_text(records: &Records, selector: &SecretKeySelector) -> Result<Option<String>, String> {
+    let not_text = |_| format!("key {:?} of Secret {:?} is not text", selector.key, selector.name);
+    secret(records, selector).await?.map(|bytes| String::from_utf8(bytes).map_err(not_text)).transpose()
 }

@@ -1,4 +1,5 @@
-//! Writing a restore's files back to the location, under Velero's keys (restore-semantics 9.1 to 9.3).
+//! Writing a restore's files back to the location, under Velero's keys (restore-semantics 9.1 to 9.3). Nothing is written
+//! to a location that is read-only.
 
 use std::io;
 
@@ -6,6 +7,7 @@ use bytes::Bytes;
 
 use super::stores::OpenLocation;
 use crate::engine::Report;
+use crate::engine::events::LogLevel;
 use crate::model::{Results, error_chain};
 use crate::progress::RestoreProgress;
 use crate::storage::files;
@@ -16,6 +18,9 @@ use crate::velero::volume_info::{ItemOperation, RestoreVolumeInfo};
 /// # Errors
 /// A message, when the store does not take it.
 pub(super) async fn log(location: &OpenLocation, restore: &str, followed: &RestoreProgress) -> Result<(), String> {
+    if location.read_only {
+        return Ok(());
+    }
     let reader = followed.log_reader();
     let compressed = tokio::task::spawn_blocking(move || files::log(reader)).await;
     let compressed = compressed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
@@ -46,12 +51,28 @@ pub(super) async fn put_item_operations(location: &OpenLocation, restore: &str, 
     put(location, location.layout.restore_item_operations(restore), files::item_operations(operations)).await
 }
 
+/// Says in the restore's log that it leaves no files, where that is so.
+pub(super) fn tell_read_only(location: &OpenLocation, followed: &RestoreProgress) {
+    if location.read_only {
+        let message = format!(
+            "backup storage location {:?} is read-only (spec.accessMode): log, results and lists of this restore are not \
+             uploaded, and are known only as long as this service runs",
+            location.name
+        );
+        followed.log(LogLevel::Warning, "controller", &message);
+    }
+}
+
 /// Uploads the results alone.
 pub(super) async fn put_results(location: &OpenLocation, restore: &str, results: &Results) {
     put(location, location.layout.restore_results(restore), files::results(results)).await;
 }
 
+/// Uploads a file; says whether nothing is left to do about it, as with a location that takes none.
 async fn put(location: &OpenLocation, key: String, content: io::Result<Bytes>) -> bool {
+    if location.read_only {
+        return true;
+    }
     let stored = match content {
         Ok(content) => location.store.put(&key, content).await.map_err(|error| error_chain(&error)),
         Err(error) => Err(error.to_string()),

@@ -141,13 +141,25 @@ fn joined(candidates: &[GroupResource]) -> String {
 pub struct Discovery {
     groups: Vec<ServedGroup>,
     table: Vec<ServedResource>,
+    every_version: bool,
 }
 
 impl Discovery {
     /// Builds the table from what the API server tells of its groups. The group and version of a resource are those of the list
     /// that it stands in.
     #[must_use]
-    pub fn new(mut groups: Vec<ServedGroup>) -> Self {
+    pub fn new(groups: Vec<ServedGroup>) -> Self {
+        Self::of(groups, false)
+    }
+
+    /// The same with every version of every resource in the table, as with the feature `EnableAPIGroupVersions`
+    /// (restore-semantics 3.1 step 2).
+    #[must_use]
+    pub fn with_every_version(&self) -> Self {
+        Self::of(self.groups.clone(), true)
+    }
+
+    fn of(mut groups: Vec<ServedGroup>, every_version: bool) -> Self {
         for group in &mut groups {
             for version in &mut group.versions {
                 for resource in &mut version.resources {
@@ -156,8 +168,8 @@ impl Discovery {
                 }
             }
         }
-        let table = table(&groups);
-        Self { groups, table }
+        let table = table(&groups, every_version);
+        Self { groups, table, every_version }
     }
 
     /// The groups, in the order of discovery.
@@ -166,7 +178,7 @@ impl Discovery {
         &self.groups
     }
 
-    /// What can be restored, each resource in one version (restore-semantics 3.1).
+    /// What can be restored, each resource in one version or in every one (restore-semantics 3.1).
     #[must_use]
     pub fn table(&self) -> &[ServedResource] {
         &self.table
@@ -301,9 +313,9 @@ impl Discovery {
     }
 }
 
-/// Each resource in the preferred version of its group, or else in the first that serves it; those that can be restored; those of
-/// group `extensions` last.
-fn table(groups: &[ServedGroup]) -> Vec<ServedResource> {
+/// Each resource in the preferred version of its group, or else in the first that serves it, or in every version; those that can
+/// be restored; those of group `extensions` last.
+fn table(groups: &[ServedGroup], every_version: bool) -> Vec<ServedResource> {
     let mut table: Vec<ServedResource> = Vec::new();
     for group in groups {
         let is_preferred = |version: &ServedVersion| version.version == group.preferred_version;
@@ -315,7 +327,8 @@ fn table(groups: &[ServedGroup]) -> Vec<ServedResource> {
                         || group.versions.iter().any(|other| is_preferred(other) && has(other, name)))
             };
             let listed = version.resources.iter().filter(|served| {
-                !served.is_subresource() && served.is_restorable() && !is_listed_elsewhere(&served.name)
+                let is_listed = every_version || !is_listed_elsewhere(&served.name);
+                !served.is_subresource() && served.is_restorable() && is_listed
             });
             table.extend(listed.cloned());
         }

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::collect::Priorities;
 use super::modifiers::Modifiers;
+use super::versions::{self, VersionPolicy};
 use crate::model::RestoreSpec;
 
 /// One restore, as the engine takes it.
@@ -33,11 +34,19 @@ pub struct Job {
     pub volumes: BackupVolumes,
     /// Patches to apply to items before they are created.
     pub modifiers: Option<Arc<Modifiers>>,
+    /// How API versions are chosen; `None` where they are not.
+    pub versions: Option<VersionPolicy>,
     /// Limits and waits.
     pub settings: Settings,
 }
 
 impl Job {
+    /// Whether the feature `EnableAPIGroupVersions` is on.
+    #[must_use]
+    pub fn api_group_versions(&self) -> bool {
+        self.settings.features.contains(versions::FEATURE)
+    }
+
     /// Whether the feature `EnableCSI` is on.
     #[must_use]
     pub fn csi(&self) -> bool {

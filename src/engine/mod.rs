@@ -22,6 +22,7 @@ mod restore;
 pub mod retry;
 mod run;
 pub mod strip;
+pub mod versions;
 
 pub use actions::DataDownloads;
 pub use job::{BackupMethod, BackupVolumes, DataMover, Job, NativeSnapshot, Settings};

@@ -16,6 +16,7 @@ use super::ports::{ApiError, Cluster};
 use super::preview::Overlay;
 use super::restore::{Parts, Run};
 use super::retry::{Attempts, Backoff, retrying};
+use super::versions::Chosen;
 use crate::archive::{Archive, EntryId};
 use crate::model::{GroupResource, ItemId, ItemKey, Origin, Outcome, Reason, Results, Stage};
 
@@ -39,8 +40,16 @@ pub struct Report {
 /// The plan of a restore, and the filters it was made by.
 #[must_use]
 pub fn plan(job: &Job, archive: &Archive, discovery: &Discovery) -> Collected {
-    let input = collect::CollectInput { archive, spec: &job.spec, discovery, priorities: &job.settings.priorities };
-    collect::collect(&input)
+    let every_version = job.api_group_versions().then(|| discovery.with_every_version());
+    let discovery = every_version.as_ref().unwrap_or(discovery);
+    let chosen = job.versions.as_ref().map(|policy| policy.choose(archive, discovery)).transpose();
+    let versions = match chosen {
+        Ok(chosen) => chosen.unwrap_or_default(),
+        Err(message) if archive.has_resources_directory() => return Collected::aborted(message, Reason::Discovery),
+        Err(_) => Chosen::default(),
+    };
+    let priorities = &job.settings.priorities;
+    collect::collect(&collect::CollectInput { archive, spec: &job.spec, discovery, priorities, versions: &versions })
 }
 
 /// Restores the archive into the cluster, and tells what it does through `events`.
@@ -73,6 +82,7 @@ pub(super) async fn run_with(
     stop: CancellationToken,
 ) -> Result<Report, ApiError> {
     let discovery = retrying(Backoff::default(), &mut Attempts::default(), || cluster.discovery(true)).await?;
+    let discovery = discovery_for(&job, discovery);
     let Collected { plan, filters } = plan(&job, &archive, &discovery);
     let mut report = Report::default();
     for (finding, reason) in &plan.findings {
@@ -115,6 +125,11 @@ pub(super) async fn run_with(
         planned: true,
         operations: restored.operations,
     })
+}
+
+/// What the API server serves, as a restore is to see it.
+pub(super) fn discovery_for(job: &Job, discovery: Arc<Discovery>) -> Arc<Discovery> {
+    if job.api_group_versions() { Arc::new(discovery.with_every_version()) } else { discovery }
 }
 
 /// The planned items with their numbers. Namespaces are not among them: those that must be created join as they

@@ -1,9 +1,11 @@
-//! Credentials for S3-compatible stores: which of them hold, and AWS's ini format (plugin-protocol 10.2 and 10.5).
+//! Where credentials are looked for (plugin-protocol 10.5), and those for S3-compatible stores: which of them hold, and AWS's
+//! ini format (10.2).
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use super::Error;
+use super::location::provider;
 use crate::velero::{BackupStorageLocationSpec, SecretKeySelector};
 
 /// The Secret that `velero install` makes, and its key.
@@ -48,14 +50,23 @@ pub fn sources(location: &BackupStorageLocationSpec, env: &BTreeMap<String, Stri
     if let Some(path) = location.config.get("credentialsFile").filter(|path| !path.is_empty()) {
         return vec![CredentialsSource::File { path: path.clone(), optional: false }];
     }
-    let mut sources = Vec::new();
-    if let Some(path) = env.get("AWS_SHARED_CREDENTIALS_FILE").filter(|path| !path.is_empty()) {
-        sources.push(CredentialsSource::File { path: path.clone(), optional: true });
-    }
+    let set = |name: &str| env.get(name).filter(|path| !path.is_empty()).cloned();
+    let file = |path| CredentialsSource::File { path, optional: true };
     let (name, key) = DEFAULT_SECRET;
     let selector = SecretKeySelector { name: name.to_owned(), key: key.to_owned(), optional: None };
-    sources.push(CredentialsSource::Secret { selector, optional: true });
-    sources
+    let secret = CredentialsSource::Secret { selector, optional: true };
+    match provider(location) {
+        // A folder asks for none.
+        "filesystem" => Vec::new(),
+        "gcp" => {
+            // Where gcloud keeps the login of a user.
+            let of_user = set("HOME").map(|home| format!("{home}/.config/gcloud/application_default_credentials.json"));
+            let named = set("GOOGLE_APPLICATION_CREDENTIALS").map(file);
+            named.into_iter().chain([secret]).chain(of_user.map(file)).collect()
+        }
+        "azure" => set("AZURE_CREDENTIALS_FILE").map(file).into_iter().chain([secret]).collect(),
+        _ => set("AWS_SHARED_CREDENTIALS_FILE").map(file).into_iter().chain([secret]).collect(),
+    }
 }
 
 /// How requests are signed.
@@ -361,5 +372,28 @@ mod tests {
         assert_eq!(sources(&location, &surroundings), [file("/f", false)]);
         location.credential = Some(SecretKeySelector { name: "s".into(), key: "k".into(), optional: None });
         assert_eq!(sources(&location, &surroundings), [secret("s", "k", false)]);
+    }
+
+    // plugin-protocol 10.5
+    #[test]
+    fn each_provider_has_its_variable_and_a_folder_none() {
+        let names = ["AWS_SHARED_CREDENTIALS_FILE", "GOOGLE_APPLICATION_CREDENTIALS", "AZURE_CREDENTIALS_FILE", "HOME"];
+        let surroundings = env(&[(names[0], "/aws"), (names[1], "/gcp"), (names[2], "/azure"), (names[3], "/home")]);
+        let of = |provider: &str| {
+            let location =
+                BackupStorageLocationSpec { provider: provider.into(), ..BackupStorageLocationSpec::default() };
+            let path = |source| match source {
+                CredentialsSource::File { path, optional: true } => path,
+                CredentialsSource::Secret { selector, optional: true } => format!("{}/{}", selector.name, selector.key),
+                other => panic!("{other:?}"),
+            };
+            sources(&location, &surroundings).into_iter().map(path).collect::<Vec<_>>()
+        };
+        let cloud = "cloud-credentials/cloud";
+        assert_eq!(of("aws"), ["/aws", cloud]);
+        assert_eq!(of("example.com/oss"), ["/aws", cloud]);
+        assert_eq!(of("velero.io/gcp"), ["/gcp", cloud, "/home/.config/gcloud/application_default_credentials.json"]);
+        assert_eq!(of("azure"), ["/azure", cloud]);
+        assert_eq!(of("filesystem"), [""; 0]);
     }
 }

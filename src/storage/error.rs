@@ -76,6 +76,12 @@ pub enum Error {
         #[source]
         source: Source,
     },
+    /// The owner of the location said that nothing is written to it.
+    #[error("{key} is neither written nor removed: the backup location is read-only (spec.accessMode)")]
+    ReadOnly {
+        /// The key.
+        key: String,
+    },
     /// Anything else.
     #[error("the backup location failed on {key}")]
     Other {
@@ -105,8 +111,10 @@ impl Error {
         use object_store::Error as Lower;
         let key = key.to_owned();
         match error {
-            // S3 answers 404 for a missing bucket too, and that is no missing file.
-            Lower::NotFound { .. } if mentions(&error, "NoSuchBucket") => Self::Unusable { key, source: error.into() },
+            // A missing bucket is a 404 too, and that is no missing file; Azure calls it a container.
+            Lower::NotFound { .. } if mentions(&error, "NoSuchBucket") || mentions(&error, "ContainerNotFound") => {
+                Self::Unusable { key, source: error.into() }
+            }
             Lower::NotFound { .. } => Self::NotFound { key, source: error.into() },
             Lower::PermissionDenied { .. } | Lower::Unauthenticated { .. } => {
                 Self::Denied { key, source: error.into() }

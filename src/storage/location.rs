@@ -2,25 +2,49 @@
 //! the tests look at, and from there to something that connects.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::azure::{self, AzureConfig};
+use super::gcs::{self, GcsConfig};
 use super::s3::{self, S3Config};
-use super::{BackupStore, Error, Layout, ObjectBackupStore};
+use super::{BackupStore, Error, Layout, ObjectBackupStore, ReadOnlyStore};
 use crate::velero::{BackupStorageLocationSpec, ObjectStorageLocation};
 
 /// What a location refers to and does not contain. Nothing is read here: the caller brings it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Inputs<'a> {
     /// Content of the first of [`super::credentials::sources`] that is there.
     pub credentials: Option<&'a str>,
     /// Value that `objectStorage.caCertRef` refers to.
     pub ca_cert: Option<&'a str>,
+    /// Value that [`super::s3::customer_key_secret`] refers to.
+    pub customer_key: Option<&'a [u8]>,
     /// The environment.
     pub env: &'a BTreeMap<String, String>,
+}
+
+impl<'a> Inputs<'a> {
+    /// The environment, and nothing that a location refers to.
+    #[must_use]
+    pub const fn of(env: &'a BTreeMap<String, String>) -> Self {
+        Self { credentials: None, ca_cert: None, customer_key: None, env }
+    }
+}
+
+impl fmt::Debug for Inputs<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Credentials lie in the environment as well as in files.
+        f.debug_struct("Inputs")
+            .field("credentials", &self.credentials.is_some())
+            .field("ca_cert", &self.ca_cert.is_some())
+            .field("customer_key", &self.customer_key.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 /// Everything that is needed to open a location.
@@ -28,6 +52,8 @@ pub struct Inputs<'a> {
 pub struct ClientConfig {
     /// Folder within the bucket, without slashes around it.
     pub prefix: String,
+    /// Whether nothing is written and nothing removed.
+    pub read_only: bool,
     /// The bucket, and how it is reached.
     pub backend: Backend,
 }
@@ -38,6 +64,10 @@ pub struct ClientConfig {
 pub enum Backend {
     /// A bucket of an S3-compatible store.
     S3(Box<S3Config>),
+    /// A bucket of Google Cloud Storage.
+    Gcs(Box<GcsConfig>),
+    /// A container of Azure Blob Storage.
+    Azure(Box<AzureConfig>),
     /// A folder of this machine.
     Folder(PathBuf),
 }
@@ -48,7 +78,7 @@ impl ClientConfig {
     /// # Errors
     /// [`Error::Misconfigured`] with the setting that is wrong.
     pub fn from_location(location: &BackupStorageLocationSpec, inputs: Inputs<'_>) -> Result<Self, Error> {
-        let provider = match location.provider.strip_prefix("velero.io/").unwrap_or(&location.provider) {
+        let provider = match provider(location) {
             "" => return Err(misconfigured("the backup storage location names no provider")),
             provider => provider,
         };
@@ -56,27 +86,35 @@ impl ClientConfig {
         let bucket = bucket(&storage.bucket)?;
         let prefix = storage.prefix.trim_matches('/').to_owned();
         let config = &location.config;
+        let ca_cert = || ca_cert(storage, config, inputs);
         let s3 = |known_keys_only| -> Result<Backend, Error> {
-            let ca_cert = ca_cert(storage, config, inputs)?;
-            S3Config::from_map(bucket, config, known_keys_only, ca_cert, inputs).map(|s3| Backend::S3(Box::new(s3)))
+            S3Config::from_map(bucket, config, known_keys_only, ca_cert()?, inputs).map(|s3| Backend::S3(Box::new(s3)))
         };
         let backend = match provider {
             "aws" => s3(true)?,
+            "gcp" => Backend::Gcs(Box::new(GcsConfig::from_map(bucket, config, ca_cert()?, inputs)?)),
+            "azure" => Backend::Azure(Box::new(AzureConfig::from_map(bucket, config, ca_cert()?, inputs)?)),
             "filesystem" => Backend::Folder(folder(config, bucket)?),
-            "gcp" | "azure" => {
-                return Err(Error::Misconfigured(format!(
-                    "provider {provider:?} is not supported yet; aws (and any store with config.s3Url) and filesystem are"
-                )));
-            }
             _ if config.contains_key("s3Url") => s3(false)?,
             _ => {
                 return Err(Error::Misconfigured(format!(
-                    "provider {:?} is not known; aws and filesystem are, and any S3-compatible one with config.s3Url",
+                    "provider {:?} needs a plugin of Velero's, and such plugins are not run here; what works is aws, gcp, \
+                     azure, filesystem, and any S3-compatible store with config.s3Url: describe the store as one of \
+                     these, or restore with Velero",
                     location.provider
                 )));
             }
         };
-        Ok(Self { prefix, backend })
+        let read_only = match &*location.access_mode {
+            "ReadOnly" => true,
+            "" | "ReadWrite" => false,
+            other => {
+                return Err(Error::Misconfigured(format!(
+                    "accessMode {other:?} is not known; it is one of ReadWrite and ReadOnly"
+                )));
+            }
+        };
+        Ok(Self { prefix, read_only, backend })
     }
 
     /// The keys of this location.
@@ -91,10 +129,18 @@ impl ClientConfig {
 /// # Errors
 /// When the configuration cannot work.
 pub async fn open(config: &ClientConfig) -> Result<Arc<dyn BackupStore>, Error> {
-    Ok(match &config.backend {
+    let store: Arc<dyn BackupStore> = match &config.backend {
         Backend::S3(s3) => Arc::new(s3::open(s3).await?),
+        Backend::Gcs(gcs) => Arc::new(gcs::open(gcs)?),
+        Backend::Azure(azure) => Arc::new(azure::open(azure)?),
         Backend::Folder(path) => Arc::new(ObjectBackupStore::folder(path)?),
-    })
+    };
+    Ok(if config.read_only { Arc::new(ReadOnlyStore::new(store)) } else { store })
+}
+
+/// The provider of a location without Velero's own prefix: a name without `/` means `velero.io/<name>`.
+pub(super) fn provider(location: &BackupStorageLocationSpec) -> &str {
+    location.provider.strip_prefix("velero.io/").unwrap_or(&location.provider)
 }
 
 pub(super) fn misconfigured(message: &str) -> Error {
@@ -167,6 +213,8 @@ pub(super) fn flag(config: &BTreeMap<String, String>, key: &str) -> Result<bool,
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
     use super::*;
     use crate::velero::SecretKeySelector;
 
@@ -181,7 +229,7 @@ mod tests {
 
     fn read(location: &BackupStorageLocationSpec, ca_cert: Option<&str>) -> Result<ClientConfig, Error> {
         let env = BTreeMap::new();
-        ClientConfig::from_location(location, Inputs { credentials: None, ca_cert, env: &env })
+        ClientConfig::from_location(location, Inputs { ca_cert, ..Inputs::of(&env) })
     }
 
     fn s3(location: &BackupStorageLocationSpec, ca_cert: Option<&str>) -> S3Config {
@@ -233,12 +281,33 @@ mod tests {
     #[test]
     fn providers_are_known_or_s3_compatible_or_refused() {
         assert!(refusal(&location("", "b", &[])).contains("no provider"));
-        for provider in ["gcp", "velero.io/azure"] {
-            assert!(refusal(&location(provider, "b", &[])).contains("not supported yet"));
+        assert!(refusal(&location("velero.io/", "b", &[])).contains("no provider"));
+        // A name without a slash is one of Velero's own; another's of the same name is not.
+        for provider in ["example.com/tape", "example.com/aws", "alibabacloud"] {
+            let message = refusal(&location(provider, "b", &[("theirs", "x")]));
+            assert!(message.contains(provider) && message.contains("config.s3Url"), "{message}");
         }
-        assert!(refusal(&location("example.com/tape", "b", &[])).contains("example.com/tape"));
         let other = location("example.com/oss", "b", &[("s3Url", "http://127.0.0.1:9000"), ("theirs", "x")]);
         assert_eq!(s3(&other, None).endpoint.as_deref(), Some("http://127.0.0.1:9000"));
+        for provider in ["gcp", "velero.io/gcp"] {
+            let read = read(&location(provider, "/b/", &[]), None).unwrap();
+            assert!(matches!(read.backend, Backend::Gcs(gcs) if gcs.bucket == "b"));
+        }
+        for provider in ["azure", "velero.io/azure"] {
+            let read = read(&location(provider, "b", &[("storageAccount", "a"), ("useAAD", "1")]), None).unwrap();
+            assert!(matches!(read.backend, Backend::Azure(azure) if azure.container == "b"));
+        }
+    }
+
+    #[test]
+    fn access_is_read_only_where_the_location_says_so() {
+        let mut spec = location("filesystem", "", &[("path", "/x")]);
+        for (mode, read_only) in [("", false), ("ReadWrite", false), ("ReadOnly", true)] {
+            spec.access_mode = mode.into();
+            assert_eq!(read(&spec, None).unwrap().read_only, read_only, "{mode}");
+        }
+        spec.access_mode = "readonly".into();
+        assert!(refusal(&spec).contains("accessMode \"readonly\""), "a typo does not make a location writable");
     }
 
     #[test]
@@ -255,6 +324,64 @@ mod tests {
         spec.object_storage.ca_cert_ref = None;
         spec.object_storage.ca_cert = "%".into();
         assert!(refusal(&spec).contains("base64"));
+    }
+
+    /// Everything that a reader of logs may get to see of a location.
+    async fn shown(provider: &str, config: &[(&str, &str)], credentials: &str) -> String {
+        let env = BTreeMap::from([("AWS_SECRET_ACCESS_KEY".to_owned(), credentials.to_owned())]);
+        let customer_key = Some(credentials.as_bytes());
+        let inputs = Inputs { credentials: Some(credentials), customer_key, ..Inputs::of(&env) };
+        let read = ClientConfig::from_location(&location(provider, "b", config), inputs);
+        let opened = match &read {
+            Ok(config) => Some(super::open(config).await),
+            Err(_) => None,
+        };
+        let chain = |error: &Error| format!("{error:?} {}", crate::model::error_chain(error));
+        let errors =
+            [read.as_ref().err().map(chain), opened.as_ref().and_then(|opened| opened.as_ref().err()).map(chain)];
+        let store = opened.and_then(Result::ok).map(|store| format!("{store:?}"));
+        format!("{inputs:?} {read:?} {store:?} {errors:?}")
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(12))]
+
+        #[test]
+        fn no_secret_is_in_a_value_or_an_error(
+            secret in "[A-Z0-9]{4}[a-z0-9]{12}zz9[#;= ]{0,2}[a-z]{3}",
+            around in "[ \"'=:\\n\\[]{0,2}",
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let key = STANDARD.encode(&secret);
+            let texts = [
+                format!("{around}{secret}"),
+                format!("[default]\naws_access_key_id = id\naws_secret_access_key = {around}{secret}\n"),
+                format!("[default]\naws_session_token = {secret}\n{around}{secret}\n"),
+                serde_json::json!({"type": "service_account", "client_email": "e", "private_key_id": "i",
+                    "private_key": secret}).to_string(),
+                serde_json::json!({"type": secret, "private_key": secret}).to_string(),
+                serde_json::json!({"type": "authorized_user", "refresh_token": secret}).to_string(),
+                format!("K={key}\nAZURE_CLIENT_SECRET={around}{secret}\n"),
+                format!("K={around}{secret}\nAZURE_TENANT_ID=t\nAZURE_CLIENT_ID=c\nAZURE_CLIENT_SECRET={secret}\n"),
+                format!("AZURE_CLOUD_NAME={secret}"),
+            ];
+            let azure = ("storageAccount", "a");
+            for text in &texts {
+                for (provider, config) in [
+                    ("aws", &[("region", "r")][..]),
+                    ("aws", &[("region", "r"), ("profile", "default")]),
+                    ("aws", &[("region", "r"), ("customerKeyEncryptionSecret", "a/b")]),
+                    ("gcp", &[]),
+                    ("azure", &[azure, ("storageAccountKeyEnvVar", "K")]),
+                    ("azure", &[azure, ("useAAD", "true")]),
+                ] {
+                    let shown = runtime.block_on(shown(provider, config, text));
+                    for hidden in [&secret[..19], key.trim_end_matches('=')] {
+                        prop_assert!(!shown.contains(hidden), "{provider} {config:?}: {shown}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

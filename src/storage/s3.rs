@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::Uri;
+use object_store::ClientOptions;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum, resolve_bucket_region};
-use object_store::{Certificate, ClientOptions, RetryConfig};
 
-use super::credentials::{self, S3Credentials};
+use super::client::{self, Peers};
+use super::credentials::{self, Hidden, S3Credentials};
 use super::location::{Inputs, check_keys, flag, misconfigured};
 use super::{Error, ObjectBackupStore, Options};
+use crate::velero::SecretKeySelector;
 
 /// Every key that the plugin has.
 const KEYS: [&str; 15] = [
@@ -88,6 +89,26 @@ pub enum Encryption {
     DoubleKms(Option<String>),
     /// With our own key of 32 bytes, from this file.
     CustomerKeyFile(String),
+    /// With our own key of 32 bytes, in base64.
+    CustomerKey(Hidden),
+}
+
+/// The Secret that `customerKeyEncryptionSecret` refers to, as `name/key`; nothing where it is not set.
+///
+/// # Errors
+/// When it is not of that form.
+pub fn customer_key_secret(config: &BTreeMap<String, String>) -> Result<Option<SecretKeySelector>, Error> {
+    let Some(text) = config.get("customerKeyEncryptionSecret").filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    match text.split_once('/') {
+        Some((name, key)) if !name.is_empty() && !key.is_empty() && !key.contains('/') => {
+            Ok(Some(SecretKeySelector { name: name.to_owned(), key: key.to_owned(), optional: None }))
+        }
+        _ => Err(Error::Misconfigured(format!(
+            "customerKeyEncryptionSecret {text:?} is not of the form name/key, of a Secret in Velero's namespace"
+        ))),
+    }
 }
 
 impl S3Config {
@@ -113,7 +134,8 @@ impl S3Config {
         }
         let value = |key: &str| config.get(key).map(String::as_str).filter(|value| !value.is_empty());
         let resolved = credentials::resolve(inputs.credentials, value("profile"), inputs.env)?;
-        let endpoint = endpoint(config, "s3Url")?;
+        let endpoint_of = |key: &str| value(key).map(|text| client::endpoint(key, text)).transpose();
+        let endpoint = endpoint_of("s3Url")?;
         let variable = |name: &str| inputs.env.get(name).filter(|value| !value.is_empty()).cloned();
         let region = value("region")
             .map(str::to_owned)
@@ -126,28 +148,16 @@ impl S3Config {
         Ok(Self {
             bucket: bucket.to_owned(),
             region,
-            public_endpoint: self::endpoint(config, "publicUrl")?,
+            public_endpoint: endpoint_of("publicUrl")?,
             endpoint,
             path_style,
             insecure_skip_tls_verify: flag(config, "insecureSkipTLSVerify")?,
             ca_cert,
             credentials: resolved.credentials,
             checksum: checksum(config.get("checksumAlgorithm").map(String::as_str))?,
-            encryption: encryption(config)?,
+            encryption: encryption(config, inputs.customer_key)?,
             tags: value("tagging").map_or_else(|| Ok(Vec::new()), tags)?,
         })
-    }
-}
-
-fn endpoint(config: &BTreeMap<String, String>, key: &str) -> Result<Option<String>, Error> {
-    let Some(text) = config.get(key).filter(|text| !text.is_empty()) else { return Ok(None) };
-    let valid = text.parse::<Uri>().is_ok_and(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
-    });
-    if valid {
-        Ok(Some(text.trim_end_matches('/').to_owned()))
-    } else {
-        Err(Error::Misconfigured(format!("{key} {text:?} is no address that begins with http:// or https://")))
     }
 }
 
@@ -176,16 +186,16 @@ fn checksum(algorithm: Option<&str>) -> Result<ChecksumAlgorithm, Error> {
     }
 }
 
-fn encryption(config: &BTreeMap<String, String>) -> Result<Encryption, Error> {
+fn encryption(config: &BTreeMap<String, String>, customer_key: Option<&[u8]>) -> Result<Encryption, Error> {
     let value = |key: &str| config.get(key).filter(|value| !value.is_empty()).cloned();
     let keys = ["kmsKeyId", "customerKeyEncryptionFile", "customerKeyEncryptionSecret"];
     if let [one, another, ..] = keys.into_iter().filter(|key| value(key).is_some()).collect::<Vec<_>>()[..] {
         return Err(Error::Misconfigured(format!("{one} and {another} exclude each other; keep one of them")));
     }
-    if value("customerKeyEncryptionSecret").is_some() {
-        return Err(misconfigured(
-            "customerKeyEncryptionSecret is not supported yet; mount the key and name it in customerKeyEncryptionFile",
-        ));
+    if let Some(secret) = customer_key_secret(config)? {
+        let what = format!("key {:?} of Secret {:?} (customerKeyEncryptionSecret)", secret.key, secret.name);
+        let key = customer_key.ok_or_else(|| Error::Misconfigured(format!("{what} is not there; create it")))?;
+        return encoded_key(&what, key).map(Hidden).map(Encryption::CustomerKey);
     }
     if let Some(file) = value("customerKeyEncryptionFile") {
         return Ok(Encryption::CustomerKeyFile(file));
@@ -243,10 +253,7 @@ pub(super) async fn open(config: &S3Config) -> Result<ObjectBackupStore, Error> 
         Some(region) => region.clone(),
         None => resolve_bucket_region(&config.bucket, &options).await.map_err(unusable)?,
     };
-    let customer_key = match &config.encryption {
-        Encryption::CustomerKeyFile(path) => Some(customer_key(path).await?),
-        _ => None,
-    };
+    let customer_key = customer_key(&config.encryption).await?;
     let build = |endpoint: Option<&str>| -> Result<AmazonS3, Error> {
         let customer_key = customer_key.as_deref();
         builder(config, &region, endpoint, customer_key).with_client_options(options.clone()).build().map_err(unusable)
@@ -260,34 +267,33 @@ pub(super) async fn open(config: &S3Config) -> Result<ObjectBackupStore, Error> 
     Ok(ObjectBackupStore::new(store, Options::default()).with_signer(signer).with_tags(tags))
 }
 
-async fn customer_key(path: &str) -> Result<String, Error> {
-    let key =
-        tokio::fs::read(path).await.map_err(|error| Error::Unusable { key: path.to_owned(), source: error.into() })?;
+/// The key of SSE-C, in base64.
+async fn customer_key(encryption: &Encryption) -> Result<Option<String>, Error> {
+    match encryption {
+        Encryption::CustomerKey(key) => Ok(Some(key.0.clone())),
+        Encryption::CustomerKeyFile(path) => {
+            let read = tokio::fs::read(path).await;
+            let key = read.map_err(|error| Error::Unusable { key: path.to_owned(), source: error.into() })?;
+            encoded_key(&format!("customerKeyEncryptionFile {path:?}"), &key).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+fn encoded_key(what: &str, key: &[u8]) -> Result<String, Error> {
     if key.len() == 32 {
         Ok(STANDARD.encode(key))
     } else {
-        Err(Error::Misconfigured(format!("customerKeyEncryptionFile {path:?} has {} bytes and not 32", key.len())))
+        Err(Error::Misconfigured(format!("{what} has {} bytes and not 32", key.len())))
     }
 }
 
 fn client_options(config: &S3Config) -> Result<ClientOptions, Error> {
-    let http = [&config.endpoint, &config.public_endpoint].into_iter().flatten().any(|url| url.starts_with("http://"));
-    let mut options = ClientOptions::new()
-        // A limit on the whole request would also hold for the body of a tarball, which may take hours.
-        .with_timeout_disabled()
-        .with_read_timeout(Options::default().read_timeout)
-        .with_connect_timeout(Duration::from_secs(10))
-        .with_allow_http(http)
-        .with_allow_invalid_certificates(config.insecure_skip_tls_verify);
-    if let Some(pem) = &config.ca_cert {
-        let unusable = |error: object_store::Error| Error::Unusable { key: "caCert".to_owned(), source: error.into() };
-        let certificates = Certificate::from_pem_bundle(pem.as_bytes()).map_err(unusable)?;
-        if certificates.is_empty() {
-            return Err(misconfigured("caCert holds no certificate in PEM form"));
-        }
-        options = certificates.into_iter().fold(options, ClientOptions::with_root_certificate);
-    }
-    Ok(options)
+    client::options(&Peers {
+        endpoints: [config.endpoint.as_deref(), config.public_endpoint.as_deref()],
+        ca_cert: config.ca_cert.as_deref(),
+        insecure_skip_tls_verify: config.insecure_skip_tls_verify,
+    })
 }
 
 fn builder(config: &S3Config, region: &str, endpoint: Option<&str>, customer_key: Option<&str>) -> AmazonS3Builder {
@@ -300,7 +306,7 @@ fn builder(config: &S3Config, region: &str, endpoint: Option<&str>, customer_key
         .with_bucket_name(&config.bucket)
         .with_region(region)
         .with_virtual_hosted_style_request(!config.path_style)
-        .with_retry(RetryConfig { max_retries: 5, retry_timeout: Duration::from_secs(60), ..RetryConfig::default() });
+        .with_retry(client::retry());
     let endpoint = endpoint.map(str::to_owned).or_else(|| {
         // The client knows the addresses of AWS's first partition only.
         region.starts_with("cn-").then(|| format!("https://s3.{region}.amazonaws.com.cn"))
@@ -317,7 +323,8 @@ fn builder(config: &S3Config, region: &str, endpoint: Option<&str>, customer_key
         S3Credentials::WebIdentity { role_arn, token_file, session_name } => {
             let builder =
                 builder.with_config(Key::RoleArn, role_arn).with_config(Key::WebIdentityTokenFile, token_file);
-            set(builder, Key::RoleSessionName, session_name)
+            let sts = region.starts_with("cn-").then(|| format!("https://sts.{region}.amazonaws.com.cn"));
+            set(set(builder, Key::StsEndpoint, &sts), Key::RoleSessionName, session_name)
         }
         S3Credentials::Container { uri, relative: true, .. } => {
             builder.with_config(Key::ContainerCredentialsRelativeUri, uri)
@@ -345,11 +352,11 @@ fn builder(config: &S3Config, region: &str, endpoint: Option<&str>, customer_key
         }
     };
     match (&config.encryption, customer_key) {
-        (Encryption::Default, _) | (Encryption::CustomerKeyFile(_), None) => builder,
+        (Encryption::Default, _) | (Encryption::CustomerKeyFile(_) | Encryption::CustomerKey(_), None) => builder,
         (Encryption::Aes256, _) => encryption(builder, "AES256", &None),
         (Encryption::Kms(key), _) => encryption(builder, "aws:kms", key),
         (Encryption::DoubleKms(key), _) => encryption(builder, "aws:kms:dsse", key),
-        (Encryption::CustomerKeyFile(_), Some(key)) => builder.with_ssec_encryption(key),
+        (Encryption::CustomerKeyFile(_) | Encryption::CustomerKey(_), Some(key)) => builder.with_ssec_encryption(key),
     }
 }
 
@@ -364,9 +371,12 @@ fn with_bucket(endpoint: &str, bucket: &str) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use object_store::RetryConfig;
+
     use super::*;
     use crate::storage::BackupStore;
-    use crate::storage::credentials::Hidden;
 
     const FILE: &str = "[default]\naws_access_key_id=AKID\naws_secret_access_key=hush\nregion=eu-file-1\n";
 
@@ -374,8 +384,8 @@ mod tests {
         let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
             pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect()
         };
-        let inputs = Inputs { credentials: Some(FILE), ca_cert: None, env: &map(env) };
-        S3Config::from_map(bucket, &map(config), true, None, inputs)
+        let env = map(env);
+        S3Config::from_map(bucket, &map(config), true, None, Inputs { credentials: Some(FILE), ..Inputs::of(&env) })
     }
 
     fn refusal(config: &[(&str, &str)]) -> String {
@@ -424,6 +434,35 @@ mod tests {
         assert!(!format!("{config:?}").contains("hush"));
     }
 
+    // plugin-protocol 10.2
+    #[test]
+    fn each_setting_of_encryption_and_checksum_means_what_it_means_to_the_plugin() {
+        let of = |pairs: &[(&str, &str)]| read("bucket", pairs, &[]).unwrap();
+        let kms = |key: Option<&str>| Encryption::Kms(key.map(str::to_owned));
+        for (pairs, encryption) in [
+            (&[][..], Encryption::Default),
+            (&[("serverSideEncryption", "")], Encryption::Default),
+            (&[("serverSideEncryption", "AES256")], Encryption::Aes256),
+            (&[("serverSideEncryption", "aws:kms")], kms(None)),
+            (&[("serverSideEncryption", "AES256"), ("kmsKeyId", "k")], kms(Some("k"))),
+            (&[("kmsKeyId", "alias/k")], kms(Some("alias/k"))),
+            (&[("serverSideEncryption", "aws:kms:dsse"), ("kmsKeyId", "k")], Encryption::DoubleKms(Some("k".into()))),
+            (&[("customerKeyEncryptionFile", "/f")], Encryption::CustomerKeyFile("/f".into())),
+        ] {
+            assert_eq!(of(pairs).encryption, encryption, "{pairs:?}");
+        }
+        for (algorithm, checksum) in [
+            ("", ChecksumAlgorithm::None),
+            ("CRC32", ChecksumAlgorithm::None),
+            ("CRC32C", ChecksumAlgorithm::None),
+            ("SHA1", ChecksumAlgorithm::None),
+            ("SHA256", ChecksumAlgorithm::Sha256),
+            ("CRC64NVME", ChecksumAlgorithm::Crc64Nvme),
+        ] {
+            assert_eq!(of(&[("checksumAlgorithm", algorithm)]).checksum, checksum, "{algorithm}");
+        }
+    }
+
     #[test]
     fn the_region_comes_from_config_environment_profile_in_this_order() {
         let region =
@@ -456,7 +495,8 @@ mod tests {
             (&[("checksumAlgorithm", "MD5")], "checksumAlgorithm"),
             (&[("serverSideEncryption", "rot13")], "serverSideEncryption"),
             (&[("kmsKeyId", "k"), ("customerKeyEncryptionFile", "/f")], "kmsKeyId and customerKeyEncryptionFile"),
-            (&[("customerKeyEncryptionSecret", "s/k")], "customerKeyEncryptionFile"),
+            (&[("customerKeyEncryptionSecret", "s/k")], "key \"k\" of Secret \"s\""),
+            (&[("customerKeyEncryptionSecret", "k")], "name/key"),
             (&[("tagging", "novalue")], "tagging"),
             (&[("tagging", "a=%zz")], "tagging"),
             (&[("tagging", "a=1&a=1&a=1&a=1&a=1&a=1&a=1&a=1&a=1&a=1&a=1")], "11 tags"),
@@ -494,6 +534,21 @@ mod tests {
         assert!(open(&config).await.unwrap_err().to_string().contains("31 bytes"));
         std::fs::write(path, [7; 32]).unwrap();
         open(&config).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_customer_key_may_come_from_a_secret_and_does_not_show() {
+        let config = BTreeMap::from([("customerKeyEncryptionSecret".to_owned(), "keys/bucket".to_owned())]);
+        let selector = customer_key_secret(&config).unwrap().unwrap();
+        assert_eq!((&*selector.name, &*selector.key), ("keys", "bucket"));
+        assert_eq!(
+            encryption(&config, Some(&[7; 33])).unwrap_err().to_string().split(" has ").nth(1).unwrap(),
+            "33 bytes and not 32"
+        );
+        let encryption = encryption(&config, Some(&[7; 32])).unwrap();
+        assert_eq!(encryption, Encryption::CustomerKey(Hidden(STANDARD.encode([7; 32]))));
+        assert!(!format!("{encryption:?}").contains(&STANDARD.encode([7; 32])));
+        open(&S3Config { encryption, ..read("bucket", &[], &[]).unwrap() }).await.unwrap();
     }
 
     #[tokio::test]

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use reprise::storage::{self, BackupStore, ClientConfig, Error, Inputs};
 use reprise::velero::BackupStorageLocationSpec;
@@ -26,7 +28,8 @@ async fn open(server: &S3Server, bucket: &str, prefix: &str, profile: &str, secr
     }))
     .unwrap();
     let text = credentials(secret);
-    let inputs = Inputs { credentials: Some(&text), ca_cert: None, env: &BTreeMap::new() };
+    let env = BTreeMap::new();
+    let inputs = Inputs { credentials: Some(&text), ..Inputs::of(&env) };
     let config = ClientConfig::from_location(&spec, inputs).unwrap();
     assert_eq!(config.layout().root(), if prefix.is_empty() { String::new() } else { format!("{prefix}/") });
     storage::open(&config).await.unwrap()
@@ -79,7 +82,8 @@ async fn a_profile_that_is_not_there_is_named() {
     }))
     .unwrap();
     let text = credentials(SECRET_KEY);
-    let inputs = Inputs { credentials: Some(&text), ca_cert: None, env: &BTreeMap::new() };
+    let env = BTreeMap::new();
+    let inputs = Inputs { credentials: Some(&text), ..Inputs::of(&env) };
     let error = ClientConfig::from_location(&spec, inputs).unwrap_err();
     assert!(matches!(&error, Error::Misconfigured(message) if message.contains("nobody")), "{error}");
 }
@@ -105,4 +109,69 @@ async fn a_store_that_does_not_answer_is_a_passing_failure() {
     let started = std::time::Instant::now();
     let error = store.get("k", 10).await.unwrap_err();
     assert!(error.is_retryable(), "{error:?} after {:?}", started.elapsed());
+}
+
+/// A bucket behind TLS, with what a location says about certificates.
+async fn open_tls(
+    server: &S3Server,
+    extra: serde_json::Value,
+    ca_cert: Option<&str>,
+) -> Result<Arc<dyn BackupStore>, Error> {
+    let mut spec = json!({
+        "provider": "aws",
+        "objectStorage": {"bucket": "backups"},
+        "config": {"region": REGION, "s3Url": server.url(), "s3ForcePathStyle": "true", "profile": "backups"},
+    });
+    for part in ["objectStorage", "config"] {
+        spec[part].as_object_mut().unwrap().extend(extra[part].as_object().cloned().unwrap_or_default());
+    }
+    let spec: BackupStorageLocationSpec = serde_json::from_value(spec).unwrap();
+    let (text, env) = (credentials(SECRET_KEY), BTreeMap::new());
+    let inputs = Inputs { credentials: Some(&text), ca_cert, ..Inputs::of(&env) };
+    storage::open(&ClientConfig::from_location(&spec, inputs)?).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_trusted_when_the_location_or_its_secret_holds_it() {
+    let (server, other) = (S3Server::start_tls(&["backups"]), S3Server::start_tls(&[]));
+    let in_location = json!({"objectStorage": {"caCert": STANDARD.encode(server.certificate())}});
+    let by_reference = json!({"objectStorage": {"caCertRef": {"name": "ca", "key": "pem"}}});
+    let unchecked = json!({"config": {"insecureSkipTLSVerify": "true"}});
+    let bundle = format!("{}{}", other.certificate(), server.certificate());
+    for (extra, ca_cert) in [
+        (in_location, None),
+        (by_reference.clone(), Some(server.certificate())),
+        (by_reference.clone(), Some(bundle.as_str())),
+        (unchecked, None),
+    ] {
+        let store = open_tls(&server, extra.clone(), ca_cert).await.unwrap();
+        store.put("k", Bytes::from_static(b"x")).await.unwrap_or_else(|error| panic!("{extra}: {error:?}"));
+        assert_eq!(store.get("k", 10).await.unwrap(), "x");
+    }
+    let store = open_tls(&server, by_reference, Some(other.certificate())).await.unwrap();
+    store.exists("k").await.unwrap_err();
+    let both = json!({"objectStorage": {"caCertRef": {"name": "ca", "key": "pem"}, "caCert": "eA=="}});
+    let error = open_tls(&server, both, Some(server.certificate())).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::Misconfigured(message) if message.contains("both caCert and caCertRef")),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_location_is_read_and_not_written() {
+    let server = S3Server::start(&["backups"]);
+    server.put("backups", "k", "x");
+    let spec: BackupStorageLocationSpec = serde_json::from_value(json!({
+        "provider": "velero.io/aws", "accessMode": "ReadOnly", "objectStorage": {"bucket": "backups"},
+        "config": {"region": REGION, "s3Url": server.url(), "s3ForcePathStyle": "true", "profile": "backups"},
+    }))
+    .unwrap();
+    let (text, env) = (credentials(SECRET_KEY), BTreeMap::new());
+    let inputs = Inputs { credentials: Some(&text), ..Inputs::of(&env) };
+    let store = storage::open(&ClientConfig::from_location(&spec, inputs).unwrap()).await.unwrap();
+    assert_eq!(store.get("k", 10).await.unwrap(), "x");
+    assert!(matches!(store.put("k", Bytes::from_static(b"y")).await, Err(Error::ReadOnly { .. })));
+    assert!(matches!(store.delete_prefix("k").await, Err(Error::ReadOnly { .. })));
+    assert_eq!(server.get("backups", "k").unwrap(), "x");
 }

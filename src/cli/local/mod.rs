@@ -29,6 +29,7 @@ use crate::controller::source::modifiers;
 use crate::controller::{Records, convert, validate};
 use crate::engine::Job;
 use crate::engine::collect::needs_labels;
+use crate::engine::versions::VersionPolicy;
 use crate::model::{RestoreName, label};
 use crate::sandbox::{self, Sandbox};
 use crate::velero::RestoreSpec;
@@ -102,7 +103,11 @@ async fn prepare(args: &LocalArgs, name: Option<&str>) -> anyhow::Result<Prepare
         }
     };
     let backup = source.backup.as_ref();
+    let cluster = Arc::new(KubeCluster::new(client));
+    let format = backup.map(|backup| backup.status.clone().unwrap_or_default().format_version);
+    let versions = VersionPolicy::read(&*cluster, &settings, namespace, format).await;
     let job = Job {
+        versions,
         restore_name: name.to_string(),
         // Items carry it where Velero puts it; nobody looks it up, as there is no Restore object.
         restore_uid: uuid::Uuid::new_v4().to_string(),
@@ -117,7 +122,6 @@ async fn prepare(args: &LocalArgs, name: Option<&str>) -> anyhow::Result<Prepare
         modifiers,
         settings,
     };
-    let cluster = Arc::new(KubeCluster::new(client));
     let limits = engine.limits();
     Ok(Prepared { source, job, limits, spec, labels, annotations, cluster, address, validation_errors })
 }
@@ -159,6 +163,7 @@ impl Prepared {
         let options = ReadOptions {
             limits: self.limits,
             keep_labels: needs_labels(&self.job.spec),
+            keep_versions: self.job.versions.is_some(),
             cancelled: Some(Arc::clone(&cancelled)),
             ..ReadOptions::default()
         };

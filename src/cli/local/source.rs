@@ -157,7 +157,7 @@ impl Source {
             }
             break;
         }
-        let inputs = Inputs { credentials: text.as_deref(), ca_cert: None, env: environment };
+        let inputs = Inputs { credentials: text.as_deref(), ..Inputs::of(environment) };
         let config = ClientConfig::from_location(&location, inputs)?;
         let store = storage::open(&config).await?;
         let layout = config.layout();

@@ -21,6 +21,7 @@ pub use priorities::{InvalidPriorities, Priorities};
 
 use super::discovery::Discovery;
 use super::plan::{LeftOut, Plan, PlannedItem, PlannedNamespace, Tier};
+use super::versions::Chosen;
 use crate::archive::{Archive, Damage, Entry, EntryId, EntryIds, Header};
 use crate::model::{Bucket, Finding, GroupResource, Reason, RestoreSpec, Severity, Stage};
 
@@ -38,6 +39,8 @@ pub struct CollectInput<'a> {
     pub discovery: &'a Discovery,
     /// The order of group-resources.
     pub priorities: &'a Priorities,
+    /// The version directories that items are taken from (restore-semantics 2.5); their names still come from outside.
+    pub versions: &'a Chosen,
 }
 
 /// The outcome of phase 1.
@@ -49,19 +52,27 @@ pub struct Collected {
     pub filters: Option<Filters>,
 }
 
+impl Collected {
+    /// Nothing is restored, for this reason.
+    pub(super) fn aborted(message: String, reason: Reason) -> Self {
+        let finding = Finding { severity: Severity::Error, bucket: Bucket::Velero, message };
+        Self { plan: Plan { findings: vec![(finding, reason)], aborted: true, ..Plan::default() }, filters: None }
+    }
+}
+
 /// Makes the plan of a restore.
 ///
 /// A selector or a wildcard that is not valid aborts the plan. An item that cannot be decoded is left out with an error, and
 /// the others are planned.
 #[must_use]
 pub fn collect(input: &CollectInput<'_>) -> Collected {
-    let CollectInput { archive, spec, discovery, .. } = *input;
+    let CollectInput { archive, spec, discovery, versions, .. } = *input;
     let has_items = archive.has_resources_directory();
     let filters = match Filters::new(spec, discovery, archive.namespaces()) {
         Ok(filters) => filters,
         // Velero looks at the namespaces after it has found items.
         Err(FilterError::Wildcard(_)) if !has_items => return Collected { plan: zero_items(), filters: None },
-        Err(error) => return Collected { plan: aborted(&error), filters: None },
+        Err(error) => return Collected::aborted(error.to_string(), Reason::Invalid),
     };
     if !has_items {
         return Collected { plan: zero_items(), filters: Some(filters) };
@@ -70,6 +81,7 @@ pub fn collect(input: &CollectInput<'_>) -> Collected {
         archive,
         spec,
         filters: &filters,
+        versions,
         visited: HashSet::new(),
         targets: HashSet::new(),
         plan: Plan::default(),
@@ -89,15 +101,11 @@ fn zero_items() -> Plan {
     Plan { findings: vec![(finding, Reason::Archive)], ..Plan::default() }
 }
 
-fn aborted(error: &FilterError) -> Plan {
-    let finding = Finding { severity: Severity::Error, bucket: Bucket::Velero, message: error.to_string() };
-    Plan { findings: vec![(finding, Reason::Invalid)], aborted: true, ..Plan::default() }
-}
-
 struct Collection<'a> {
     archive: &'a Archive,
     spec: &'a RestoreSpec,
     filters: &'a Filters,
+    versions: &'a Chosen,
     visited: HashSet<GroupResource>,
     targets: HashSet<Arc<str>>,
     plan: Plan,
@@ -131,7 +139,8 @@ impl Collection<'_> {
         // A mapping of the empty name would turn cluster-scoped items into namespaced ones.
         let target: Arc<str> =
             if namespace.is_empty() { Arc::clone(&source) } else { self.spec.target_namespace(namespace).into() };
-        for id in entries {
+        for listed in entries {
+            let (id, missing) = self.of_version(group_resource, namespace, listed);
             let entry = self.archive.entry(id);
             let mut item = PlannedItem {
                 entry: id,
@@ -142,10 +151,14 @@ impl Collection<'_> {
                 api_version: "".into(),
                 kind: "".into(),
             };
+            if let Some(path) = missing {
+                self.leave_out_damaged(&path, &entry, item, &Damage::NotFound { path: path.clone() });
+                continue;
+            }
             let header = match entry.header {
                 Ok(header) => header,
                 Err(damage) => {
-                    self.leave_out_damaged(&entry, item, damage);
+                    self.leave_out_damaged(&entry.path(), &entry, item, damage);
                     continue;
                 }
             };
@@ -188,12 +201,28 @@ impl Collection<'_> {
         }
     }
 
-    fn leave_out_damaged(&mut self, entry: &Entry<'_>, item: PlannedItem, damage: &Damage) {
+    /// The file of a listed item in the chosen version directory, where one is chosen; or the item itself, with the path that there
+    /// should have been.
+    fn of_version(
+        &self,
+        group_resource: &GroupResource,
+        namespace: &str,
+        listed: EntryId,
+    ) -> (EntryId, Option<String>) {
+        let Some(directory) = self.versions.directory(group_resource) else { return (listed, None) };
+        let name = self.archive.entry(listed).name;
+        match self.archive.find_version(group_resource, directory, namespace, name) {
+            Some(found) => (found, None),
+            None => (listed, Some(Archive::version_path(group_resource, directory, namespace, name))),
+        }
+    }
+
+    fn leave_out_damaged(&mut self, path: &str, entry: &Entry<'_>, item: PlannedItem, damage: &Damage) {
         let text = match damage {
             Damage::NotFound { path } => Damage::NotFound { path: format!("{EXTRACTED}/{path}") }.to_string(),
             other => other.to_string(),
         };
-        let message = format!("error decoding {:?}: {text}", entry.path());
+        let message = format!("error decoding {path:?}: {text}");
         let bucket = Bucket::of(&item.target_namespace);
         let finding = Finding { severity: Severity::Error, bucket, message: message.clone() };
         self.plan.findings.push((finding, Reason::Archive));

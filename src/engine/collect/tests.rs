@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::archive::testing::Backup;
 use crate::archive::{NameCheck, ReadOptions};
-use crate::engine::discovery::testing::kubernetes;
+use crate::engine::Job;
+use crate::engine::discovery::testing::{discovery, kubernetes};
+use crate::engine::versions::{FEATURE, UserOrder, VersionPolicy};
+use crate::model::LabelSelector;
 
 fn object(api_version: &str, kind: &str, namespace: &str, name: &str) -> Value {
     let mut object = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name}});
@@ -26,7 +29,7 @@ fn archive(backup: &Backup) -> Archive {
 }
 
 fn plan_with(archive: &Archive, spec: &RestoreSpec, discovery: &Discovery, priorities: &Priorities) -> Collected {
-    collect(&CollectInput { archive, spec, discovery, priorities })
+    collect(&CollectInput { archive, spec, discovery, priorities, versions: &Chosen::default() })
 }
 
 fn plan(archive: &Archive, spec: &RestoreSpec) -> Plan {
@@ -451,4 +454,77 @@ mod recorded {
             assert_eq!(messages, recorded, "{restore}");
         }
     }
+}
+
+/// A widget of version v1, and what a cluster with the feature wrote beside it.
+fn versioned_widgets() -> Backup {
+    let widget = |version: &str, name: &str| object(&format!("example.com/{version}"), "Widget", "shop", name);
+    let v2 = |name: &str| format!("resources/widgets.example.com/v2/namespaces/shop/{name}.json");
+    Backup::new()
+        .with(widget("v1", "a"))
+        .with(widget("v1", "b"))
+        .with(widget("v1", "only-v1"))
+        .with_file(&v2("a"), labelled(widget("v2", "a"), json!({"in": "v2"})).to_string())
+        .with_file(&v2("b"), widget("v2", "b").to_string())
+        .with_file(&v2("only-v2"), widget("v2", "only-v2").to_string())
+        .with(object("v1", "ConfigMap", "shop", "c"))
+}
+
+fn plan_of_versions(served: &str, order: Result<&str, &str>, spec: &RestoreSpec) -> Plan {
+    let options = ReadOptions { keep_labels: true, keep_versions: true, ..ReadOptions::default() };
+    let archive = versioned_widgets().read(&options).unwrap();
+    let policy = VersionPolicy {
+        format_version: Some("1.1.0".to_owned()),
+        order: order.map(UserOrder::parse).map_err(str::to_owned),
+    };
+    let mut job = Job { spec: spec.clone(), versions: Some(policy), ..Job::default() };
+    job.settings.features.insert(FEATURE.to_owned());
+    crate::engine::plan(&job, &archive, &discovery(served)).plan
+}
+
+const TWO_VERSIONS: &str =
+    "- v1 configmaps ConfigMap ns\nexample.com v2 widgets Widget ns\nexample.com v1 widgets Widget ns";
+
+#[test]
+fn items_are_taken_from_the_chosen_version_and_named_by_the_listing() {
+    // restore-semantics 2.5, 3.4 step 1: the target prefers v2
+    let plan = plan_of_versions(TWO_VERSIONS, Ok(""), &RestoreSpec::default());
+    assert_eq!(told(&plan), ["configmaps: shop/c", "widgets.example.com: shop/a shop/b"]);
+    let versions: Vec<&str> = plan.tiers[1].items.iter().map(|item| &*item.api_version).collect();
+    assert_eq!(versions, ["example.com/v2", "example.com/v2"]);
+    // The file that v2 lacks is an error, and the one that only v2 has is not listed.
+    let path = "resources/widgets.example.com/v2/namespaces/shop/only-v1.json";
+    let message = format!("error decoding {path:?}: open <extracted>/{path}: no such file or directory");
+    let finding = Finding { severity: Severity::Error, bucket: Bucket::of("shop"), message: message.clone() };
+    assert_eq!(plan.findings, [(finding, Reason::Archive)]);
+    assert_eq!(plan.left_out.len(), 1);
+    assert_eq!((&*plan.left_out[0].item.name, &plan.left_out[0].message), ("only-v1", &message));
+}
+
+#[test]
+fn labels_are_those_of_the_chosen_version() {
+    let selector =
+        LabelSelector { match_labels: [("in".to_owned(), "v2".to_owned())].into(), ..LabelSelector::default() };
+    let spec = RestoreSpec { label_selector: Some(selector), ..RestoreSpec::default() };
+    assert_eq!(told(&plan_of_versions(TWO_VERSIONS, Ok(""), &spec)), ["widgets.example.com: shop/a"]);
+    assert_eq!(told(&plan_of_versions(TWO_VERSIONS, Ok("widgets.example.com=v1"), &spec)), [""; 0]);
+}
+
+#[test]
+fn the_users_order_and_the_lack_of_a_group_lead_to_the_copy_that_is_the_item() {
+    let spec = RestoreSpec::default();
+    for (served, order) in [(TWO_VERSIONS, "widgets.example.com = v1"), ("- v1 configmaps ConfigMap ns", "")] {
+        let plan = plan_of_versions(served, Ok(order), &spec);
+        assert_eq!(told(&plan), ["configmaps: shop/c", "widgets.example.com: shop/a shop/b shop/only-v1"], "{order}");
+        assert!(plan.tiers[1].items.iter().all(|item| &*item.api_version == "example.com/v1"));
+        assert_eq!(plan.findings, []);
+    }
+}
+
+#[test]
+fn an_order_that_cannot_be_read_ends_the_restore() {
+    // restore-semantics 3.4, last sentence
+    let plan = plan_of_versions(TWO_VERSIONS, Err("forbidden"), &RestoreSpec::default());
+    let finding = Finding { severity: Severity::Error, bucket: Bucket::Velero, message: "forbidden".to_owned() };
+    assert_eq!((plan.findings, plan.aborted, plan.tiers.len()), (vec![(finding, Reason::Discovery)], true, 0));
 }

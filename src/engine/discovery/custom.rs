@@ -24,7 +24,7 @@ impl Discovery {
             group.versions.sort_by(|a, b| compare_versions(&a.version, &b.version));
             group.preferred_version = group.versions.first().map(|first| first.version.clone()).unwrap_or_default();
         }
-        Self::new(groups)
+        Self::of(groups, self.every_version)
     }
 }
 

@@ -181,3 +181,23 @@ proptest! {
         }
     }
 }
+
+// restore-semantics 3.1 step 2
+#[test]
+fn with_every_version_the_table_has_what_is_not_preferred_too() {
+    let discovery = kubernetes();
+    let versions = |discovery: &Discovery| -> Vec<String> {
+        let listed = discovery.table().iter().filter(|served| served.name == "horizontalpodautoscalers");
+        listed.map(|served| served.version.clone()).collect()
+    };
+    assert_eq!(versions(&discovery), ["v2"]);
+    let every = discovery.with_every_version();
+    assert_eq!(versions(&every), ["v2", "v1"]);
+    assert_eq!(every.groups(), discovery.groups());
+    let autoscaling_v1 = "autoscaling/v1".parse().unwrap();
+    assert!(discovery.kind_for(&autoscaling_v1, "HorizontalPodAutoscaler").is_err());
+    let found = every.kind_for(&autoscaling_v1, "HorizontalPodAutoscaler").unwrap();
+    assert_eq!((&*found.version, &*found.name), ("v1", "horizontalpodautoscalers"));
+    assert_eq!(every.resolve("hpa"), discovery.resolve("hpa"));
+    assert_eq!(versions(&every.with_custom_resources(&[])), ["v2", "v1"]);
+}

@@ -34,7 +34,7 @@ use super::plan::{LeftOut, PlannedItem, Tier};
 use super::ports::Cluster;
 use super::preview::Overlay;
 use super::retry::{Attempts, Backoff, retrying};
-use super::run::Report;
+use super::run::{Report, discovery_for};
 use crate::archive::{Archive, EntryId};
 use crate::model::includes::IncludesExcludes;
 use crate::model::{
@@ -291,7 +291,9 @@ impl Run {
     /// Asks anew what the API server serves, as restored CustomResourceDefinitions add to it (restore-semantics 4.2).
     pub(super) async fn refresh_discovery(&self) {
         match self.cluster.discovery(true).await {
-            Ok(table) => *self.discovery.lock().unwrap_or_else(PoisonError::into_inner) = table,
+            Ok(table) => {
+                *self.discovery.lock().unwrap_or_else(PoisonError::into_inner) = discovery_for(&self.job, table);
+            }
             Err(error) => {
                 let message = format!("error refreshing discovery after restoring CRDs: {error}");
                 self.find(Severity::Warning, Bucket::Cluster, Reason::Discovery, message);

@@ -3,6 +3,7 @@
 //! Each test has a [`world::World`] of its own: a Kubernetes API with a Velero namespace, a backup location and what it
 //! puts there; and one or more services ([`served::Served`]) that work on it.
 
+mod api_versions;
 mod bad_backups;
 mod bad_requests;
 mod client;
@@ -12,6 +13,7 @@ mod doors;
 mod operations;
 mod plan;
 mod queue;
+mod read_only;
 mod real_cluster;
 mod restart;
 mod sandbox;

@@ -15,6 +15,7 @@ use s3s::dto::*;
 use s3s::service::S3ServiceBuilder;
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use sha2::{Digest, Sha256};
+use tokio_rustls::{TlsAcceptor, rustls};
 use tokio_util::sync::CancellationToken;
 
 /// The access key that the server takes.
@@ -29,6 +30,7 @@ pub(crate) const REGION: &str = "us-east-1";
 /// It has a runtime and thread of its own, so that it serves tests with a runtime each and child processes alike.
 pub(crate) struct S3Server {
     address: SocketAddr,
+    certificate: Option<String>,
     store: Arc<Store>,
     stop: CancellationToken,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -37,6 +39,20 @@ pub(crate) struct S3Server {
 impl S3Server {
     /// Starts a server with these empty buckets.
     pub(crate) fn start(buckets: &[&str]) -> Self {
+        Self::start_with(buckets, None)
+    }
+
+    /// Starts a server that speaks TLS, with a certificate that nobody trusts yet.
+    pub(crate) fn start_tls(buckets: &[&str]) -> Self {
+        Self::start_with(
+            buckets,
+            Some(rcgen::generate_simple_self_signed(["127.0.0.1".to_string()]).expect("a certificate")),
+        )
+    }
+
+    fn start_with(buckets: &[&str], certified: Option<rcgen::CertifiedKey<rcgen::KeyPair>>) -> Self {
+        let certificate = certified.as_ref().map(|certified| certified.cert.pem());
+        let acceptor = certified.map(acceptor);
         let store = Arc::new(Store::default());
         store.lock().buckets.extend(buckets.iter().map(|b| ((*b).to_string(), BTreeMap::new())));
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a loopback port for the S3 server");
@@ -61,22 +77,34 @@ impl S3Server {
                                 Err(_) => continue,
                             },
                         };
-                        let service = service.clone();
+                        let (service, acceptor) = (service.clone(), acceptor.clone());
                         tokio::spawn(async move {
                             let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                            // A client that goes away in mid-request is its own business.
-                            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+                            // A client that goes away in mid-request, or does not trust us, is its own business.
+                            let _ = match acceptor {
+                                None => builder.serve_connection(TokioIo::new(stream), service).await,
+                                Some(acceptor) => match acceptor.accept(stream).await {
+                                    Ok(stream) => builder.serve_connection(TokioIo::new(stream), service).await,
+                                    Err(_) => Ok(()),
+                                },
+                            };
                         });
                     }
                 });
             })
             .expect("a thread for the S3 server");
-        Self { address, store, stop, thread: Some(thread) }
+        Self { address, certificate, store, stop, thread: Some(thread) }
     }
 
-    /// `http://127.0.0.1:<port>`.
+    /// `http://127.0.0.1:<port>`, or `https` where the server speaks TLS.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.certificate.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// The certificate of a server that speaks TLS, PEM.
+    pub(crate) fn certificate(&self) -> &str {
+        self.certificate.as_deref().expect("a server that speaks TLS")
     }
 
     /// Makes a bucket; one that is there stays as it is.
@@ -127,6 +155,17 @@ impl S3Server {
     pub(crate) fn credentials_file() -> String {
         format!("[default]\naws_access_key_id={ACCESS_KEY}\naws_secret_access_key={SECRET_KEY}\n")
     }
+}
+
+fn acceptor(certified: rcgen::CertifiedKey<rcgen::KeyPair>) -> TlsAcceptor {
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(certified.signing_key.serialize_der().into());
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions of TLS")
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key)
+        .expect("a certificate with its key");
+    TlsAcceptor::from(Arc::new(config))
 }
 
 impl Drop for S3Server {
