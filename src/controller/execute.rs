@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::conclude::{Conclusion, Outcome};
 use super::records::Records;
 use super::source::Source;
-use super::stores::{OpenLocation, Stores};
+use super::stores::Stores;
 use super::{Restores, status};
 use crate::archive;
 use crate::engine::events::{Event, Events, LogLevel};
@@ -19,10 +19,8 @@ use crate::engine::ports::Cluster;
 use crate::engine::{self, Report, Settings};
 use crate::model::{Bucket, Finding, Phase, Progress, Reason, RestoreName, Severity, Stage, error_chain};
 use crate::progress::{Hub, RestoreProgress};
-use crate::storage::files;
 use crate::telemetry::metrics::{Metrics, RestoreEvent};
 use crate::velero::Restore;
-use crate::velero::volume_info::BackupVolumeInfo;
 
 /// What restores are executed with.
 #[derive(Clone)]

@@ -130,7 +130,12 @@ impl Events for Entries {
                     state.summary.findings.push(finding);
                 }
             }
-            Event::Stage(_) | Event::Started(_) | Event::Wait(_) | Event::WaitOver(_) | Event::Log(..) => {}
+            Event::Stage(_)
+            | Event::Counts(..)
+            | Event::Started(_)
+            | Event::Wait(_)
+            | Event::WaitOver(_)
+            | Event::Log(..) => {}
         }
     }
 }

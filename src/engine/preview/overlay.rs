@@ -15,6 +15,7 @@ use crate::engine::events::Untried;
 use crate::engine::merge;
 use crate::engine::ports::{ApiError, Change, Cluster};
 use crate::engine::retry::{Attempts, Backoff, retrying};
+use crate::model::selector::Selector;
 use crate::model::{Denied, Reason, Target};
 
 const NAMESPACES: &str = "namespaces";
@@ -57,6 +58,8 @@ struct State {
     /// What is being deleted, and taken as gone.
     leaving: HashSet<String>,
     denied: BTreeSet<Denied>,
+    /// What would have been created under a generated name, by the place it would be in.
+    nameless: Vec<(String, Arc<Value>)>,
 }
 
 /// Resource, namespace and name in one text.
@@ -157,8 +160,10 @@ impl Overlay {
     /// Takes the object as created.
     fn make(&self, target: &Target, object: &Value, untried: Option<Untried>) -> Value {
         let (name, group_resource) = (name_of(object), target.group_resource());
-        // A generated name is known to nobody.
-        if !name.is_empty() {
+        if name.is_empty() {
+            // A generated name is known to nobody; such objects are found by their labels.
+            self.state().nameless.push((key(target, ""), Arc::new(object.clone())));
+        } else {
             let key = key(target, name);
             let kept = KEPT.contains(&group_resource.as_str()).then(|| Arc::new(object.clone()));
             let mut state = self.state();
@@ -271,9 +276,14 @@ impl Cluster for Overlay {
 
     async fn list(&self, target: &Target, label_selector: &str) -> Result<Vec<Value>, ApiError> {
         let mut objects = self.cluster.list(target, label_selector).await?;
+        let prefix = key(target, "");
+        let state = self.state();
+        if let Ok(selector) = Selector::parse(label_selector) {
+            let nameless =
+                state.nameless.iter().filter(|(place, made)| *place == prefix && selector.matches_object(made));
+            objects.extend(nameless.map(|(_, made)| (**made).clone()));
+        }
         if label_selector.is_empty() {
-            let prefix = key(target, "");
-            let state = self.state();
             let made = state.made.iter().filter(|(key, _)| key.starts_with(&prefix));
             objects.extend(made.filter_map(|(_, kept)| kept.as_ref()).map(|kept| (**kept).clone()));
         }
@@ -340,6 +350,15 @@ impl Cluster for Overlay {
                 Err(refusal)
             }
         }
+    }
+
+    /// What the engine deletes is its own, and nothing of it was made.
+    async fn delete(&self, _target: &Target, _name: &str) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    async fn delete_collection(&self, _target: &Target, _label_selector: &str) -> Result<(), ApiError> {
+        Ok(())
     }
 
     /// A status is put on what was created, and nothing was.

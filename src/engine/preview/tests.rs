@@ -77,6 +77,14 @@ impl Cluster for Guard {
         panic!("a preview patches {target:?} {name}")
     }
 
+    async fn delete(&self, target: &Target, name: &str) -> Result<(), ApiError> {
+        panic!("a preview deletes {target:?} {name}")
+    }
+
+    async fn delete_collection(&self, target: &Target, _label_selector: &str) -> Result<(), ApiError> {
+        panic!("a preview deletes all {target:?}")
+    }
+
     async fn replace_status(&self, target: &Target, name: &str, _object: &Value) -> Result<Value, ApiError> {
         panic!("a preview writes the status of {target:?} {name}")
     }
