@@ -13,12 +13,13 @@ use super::finalize;
 use super::records::Records;
 use super::source::{Source, message, modifiers};
 use super::stores::{OpenLocation, Stores};
-use super::{Restores, convert, status, upload};
+use super::{Restores, convert, hooks, status, upload};
 use crate::archive::{self, Archive, NameCheck, ReadOptions};
 use crate::engine::collect::needs_labels;
 use crate::engine::events::{Event, Events, LogLevel};
 use crate::engine::ports::Cluster;
-use crate::engine::{self, Job, Report, Settings};
+use crate::engine::ports::exec::PodExec;
+use crate::engine::{self, ExecHooks, Job, Report, Settings};
 use crate::model::{Bucket, Finding, Phase, Progress, Reason, RestoreName, Severity, Stage, error_chain};
 use crate::progress::{Hub, RestoreProgress};
 use crate::storage::files;
@@ -39,6 +40,8 @@ pub struct Executor {
     pub restores: Restores,
     /// The cluster that is restored into.
     pub cluster: Arc<dyn Cluster>,
+    /// Runs exec hooks in the pods of that cluster.
+    pub exec: Arc<dyn PodExec>,
     /// Opens backup locations.
     pub stores: Stores,
     /// Follows the restores.
@@ -129,7 +132,8 @@ impl Executor {
             resource_list: &resource_list,
             operations: &operations,
         };
-        finalize::finalize(self, &finalizing, results, &followed, stop).await;
+        hooks::warn_of_lost(restore);
+        finalize::finalize(self, &finalizing, results, ExecHooks::default(), &followed, stop).await;
         Ok(())
     }
 
@@ -176,8 +180,15 @@ impl Executor {
         };
         let events: Arc<dyn Events> =
             Arc::new(Counting { followed: Arc::clone(followed), metrics: self.metrics.clone() });
-        let report =
-            engine::run(Arc::new(job), Arc::new(archive), Arc::clone(&self.cluster), events, stop.clone()).await;
+        let report = engine::run(
+            Arc::new(job),
+            Arc::new(archive),
+            Arc::clone(&self.cluster),
+            Arc::clone(&self.exec),
+            events,
+            stop.clone(),
+        )
+        .await;
         writer.0.cancel();
         // It may be in the middle of a write, which must not come after the last one.
         if let Err(error) = writer.1.await {
@@ -278,13 +289,14 @@ impl Executor {
         outcome: Outcome,
         stop: &CancellationToken,
     ) {
-        let Outcome { location, report, volumes } = outcome;
+        let Outcome { location, mut report, volumes } = outcome;
         followed.close();
         if report.planned {
             let restored = u64::try_from(report.restored).unwrap_or(u64::MAX);
             self.records.patch_for_good(name, &status::progress(restored, restored), stop).await;
         }
-        followed.emit(Event::Stage(Stage::Finalizing));
+        let exec_hooks = std::mem::take(&mut report.exec_hooks);
+        followed.emit(Event::Stage(hooks::stage(&exec_hooks)));
         let mut results = report.results.clone();
         followed.seal_log();
         if let Err(error) = upload::log(&location, name, followed).await {
@@ -304,7 +316,7 @@ impl Executor {
             // No action that is hosted here starts one.
             operations: &[],
         };
-        finalize::finalize(self, &finalizing, results, followed, stop).await;
+        finalize::finalize(self, &finalizing, results, exec_hooks, followed, stop).await;
     }
 }
 

@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::execute::Executor;
 use super::stores::OpenLocation;
-use super::{dynamic_volumes, status, upload};
+use super::{dynamic_volumes, hooks, status, upload};
+use crate::engine::ExecHooks;
 use crate::engine::events::{Event, Events};
 use crate::engine::retry::{Attempts, Backoff, retrying};
 use crate::model::{Bucket, Finding, Messages, Phase, Reason, Results, Severity, Target, label};
@@ -38,6 +39,7 @@ pub(super) async fn finalize(
     executor: &Executor,
     finalizing: &Finalizing<'_>,
     mut results: Results,
+    exec_hooks: ExecHooks,
     followed: &Arc<RestoreProgress>,
     stop: &CancellationToken,
 ) {
@@ -45,12 +47,18 @@ pub(super) async fn finalize(
     let mapping = &finalizing.restore.spec.namespace_mapping;
     let claims = dynamic_volumes::claims(finalizing.volumes, mapping, finalizing.resource_list, finalizing.operations);
     let patience = executor.settings.resource_timeout;
-    let volumes = tokio::select! {
-        found = dynamic_volumes::patch(&*executor.cluster, &**followed, patience, &claims) => found,
+    // Side by side: neither can help or hinder the other, and both may take long.
+    let waits = async {
+        let patched = dynamic_volumes::patch(&*executor.cluster, &**followed, patience, &claims);
+        tokio::join!(patched, hooks::wait(exec_hooks, &**followed))
+    };
+    let (volumes, hooks) = tokio::select! {
+        found = waits => found,
         () = stop.cancelled() => return,
     };
     let mut late: Vec<(Finding, Reason)> = volumes.into_iter().map(|finding| (finding, Reason::Volume)).collect();
     late.extend(stub_group_snapshots(executor, name).await.map(|finding| (finding, Reason::Other)));
+    late.extend(hooks.findings.into_iter().map(|finding| (finding, Reason::Other)));
     // A process that ended between the upload and the last status has filed its findings already.
     late.retain(|(finding, _)| !is_filed(&results, finding));
     if !late.is_empty() {
@@ -62,7 +70,7 @@ pub(super) async fn finalize(
     }
     let (warnings, errors) = (results.warnings.count(), results.errors.count());
     let phase = if errors > 0 { Phase::PartiallyFailed } else { Phase::Completed };
-    executor.write_end(name, &status::ended(phase, warnings, errors, Timestamp::now()), stop).await;
+    executor.write_end(name, &status::ended(phase, warnings, errors, &hooks.status, Timestamp::now()), stop).await;
     followed.finish(phase, None);
 }
 

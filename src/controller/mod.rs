@@ -14,6 +14,7 @@ mod deletion;
 mod dynamic_volumes;
 pub mod execute;
 mod finalize;
+mod hooks;
 pub mod record_store;
 pub mod records;
 pub mod source;

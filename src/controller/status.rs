@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::records::Records;
 use crate::model::{Phase, Progress};
 use crate::progress::RestoreProgress;
-use crate::velero::RestoreSpec;
+use crate::velero::{HookStatus, RestoreSpec};
 
 /// At most one progress write per second and restore (restore-semantics 6.2).
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
@@ -74,13 +74,13 @@ pub fn finalizing(warnings: usize, errors: usize) -> Value {
     json!({ "status": status })
 }
 
-/// Finalizing → Completed or PartiallyFailed.
+/// Finalizing → Completed or PartiallyFailed. The hook status is there in any case, empty where there was no hook.
 #[must_use]
-pub fn ended(phase: Phase, warnings: usize, errors: usize, now: Timestamp) -> Value {
+pub fn ended(phase: Phase, warnings: usize, errors: usize, hooks: &HookStatus, now: Timestamp) -> Value {
     let mut status = counts(warnings, errors);
     status.insert("phase".to_owned(), json!(phase.as_str()));
     status.insert("completionTimestamp".to_owned(), json!(timestamp(now)));
-    status.insert("hookStatus".to_owned(), json!({}));
+    status.insert("hookStatus".to_owned(), json!(hooks));
     json!({ "status": status })
 }
 

@@ -8,6 +8,7 @@ pub mod collect;
 pub mod compare;
 pub mod discovery;
 pub mod events;
+mod hooks;
 pub mod job;
 pub mod managed_fields;
 pub mod merge;
@@ -21,5 +22,6 @@ pub mod retry;
 mod run;
 pub mod strip;
 
+pub use hooks::{ExecHooks, HooksOutcome};
 pub use job::{BackupMethod, BackupVolumes, Job, NativeSnapshot, Settings};
 pub use run::{Report, plan, run};

@@ -9,8 +9,10 @@ use super::actions;
 use super::collect::{self, Collected};
 use super::discovery::Discovery;
 use super::events::{Event, Events, Finished, KnownItem, LogLevel, VeleroCount};
+use super::hooks::ExecHooks;
 use super::job::Job;
 use super::plan::{LeftOut, Plan, PlannedItem, Tier};
+use super::ports::exec::PodExec;
 use super::ports::{ApiError, Cluster};
 use super::restore::{Parts, Run};
 use super::retry::{Attempts, Backoff, retrying};
@@ -18,7 +20,7 @@ use crate::archive::{Archive, EntryId};
 use crate::model::{GroupResource, ItemId, ItemKey, Origin, Outcome, Reason, Results, Stage};
 
 /// What a run of the engine came to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Report {
     /// Warnings and errors by bucket.
     pub results: Results,
@@ -30,6 +32,8 @@ pub struct Report {
     pub cancelled: bool,
     /// Whether anything was planned at all; an early end writes no progress.
     pub planned: bool,
+    /// Exec hooks of restored pods, which may go on for long; whoever wraps up waits for them. They end when this is dropped.
+    pub exec_hooks: ExecHooks,
 }
 
 /// The plan of a restore, and the filters it was made by.
@@ -53,6 +57,7 @@ pub async fn run(
     job: Arc<Job>,
     archive: Arc<Archive>,
     cluster: Arc<dyn Cluster>,
+    exec: Arc<dyn PodExec>,
     events: Arc<dyn Events>,
     stop: CancellationToken,
 ) -> Result<Report, ApiError> {
@@ -72,7 +77,7 @@ pub async fn run(
     events.emit(Event::Log(LogLevel::Info, format!("{total} items will be restored from backup {}", job.backup_name)));
 
     let lookup = actions::Lookup::read(Arc::clone(&cluster), &job.velero_namespace).await;
-    let parts = Parts { job, archive, cluster, events, filters, discovery, lookup, stop };
+    let parts = Parts { job, archive, cluster, exec, events, filters, discovery, lookup, stop };
     let events = Arc::clone(&parts.events);
     // Numbers of left-out items follow the planned ones; added items come after both.
     let run = Arc::new(Run::new(parts, &entries, total + plan.left_out.len()));
@@ -96,6 +101,7 @@ pub async fn run(
         restored: restored.restored,
         cancelled: restored.cancelled,
         planned: true,
+        exec_hooks: restored.exec_hooks,
     })
 }
 

@@ -12,6 +12,7 @@ mod api_support;
 mod architecture;
 mod cli;
 mod conformance;
+mod pod_exec;
 mod service;
 mod storage_s3;
 mod support;

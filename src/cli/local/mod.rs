@@ -27,6 +27,7 @@ use crate::controller::source::modifiers;
 use crate::controller::{Records, convert, validate};
 use crate::engine::Job;
 use crate::engine::collect::needs_labels;
+use crate::engine::ports::exec::PodExec;
 use crate::model::{RestoreName, label};
 use crate::sandbox::{self, Sandbox};
 use crate::velero::RestoreSpec;
@@ -58,6 +59,8 @@ struct Prepared {
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
     cluster: Arc<KubeCluster>,
+    /// Runs exec hooks.
+    exec: Arc<dyn PodExec>,
     /// Address of the cluster; `None` for the sandbox.
     address: Option<String>,
     /// What is wrong with the specification, in Velero's words.
@@ -112,7 +115,9 @@ async fn prepare(args: &LocalArgs, name: Option<&str>) -> anyhow::Result<Prepare
         settings,
     };
     let cluster = Arc::new(KubeCluster::new(client));
-    Ok(Prepared { source, job, spec, labels, annotations, cluster, address, validation_errors })
+    let exec: Arc<dyn PodExec> =
+        if address.is_some() { Arc::clone(&cluster) as _ } else { Arc::new(crate::app::NO_EXEC) };
+    Ok(Prepared { source, job, spec, labels, annotations, cluster, exec, address, validation_errors })
 }
 
 /// `--from` says which backup; what a file says of it must not contradict.

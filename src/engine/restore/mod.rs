@@ -8,6 +8,7 @@
 mod crds;
 mod created;
 mod existing;
+mod hooks;
 mod item;
 mod ledger;
 mod namespaces;
@@ -26,10 +27,12 @@ use super::actions;
 use super::collect::{Filters, resolve_resources};
 use super::discovery::Discovery;
 use super::events::{Event, Events, Finished, KnownItem, LogLevel, VeleroCount};
+use super::hooks::ExecHooks;
 use super::job::Job;
 use super::modifiers::Schemas;
 use super::plan::{LeftOut, PlannedItem, Tier};
 use super::ports::Cluster;
+use super::ports::exec::PodExec;
 use super::retry::Attempts;
 use super::run::Report;
 use crate::archive::{Archive, EntryId};
@@ -59,6 +62,7 @@ pub(super) struct Run {
     volumes: volumes::Volumes,
     schemas: Schemas,
     crds: crds::Waits,
+    exec_hooks: Mutex<ExecHooks>,
     results: Mutex<Results>,
 }
 
@@ -67,6 +71,7 @@ pub(super) struct Parts {
     pub(super) job: Arc<Job>,
     pub(super) archive: Arc<Archive>,
     pub(super) cluster: Arc<dyn Cluster>,
+    pub(super) exec: Arc<dyn PodExec>,
     pub(super) events: Arc<dyn Events>,
     pub(super) filters: Filters,
     pub(super) discovery: Arc<Discovery>,
@@ -82,6 +87,7 @@ impl Run {
         let next_id = AtomicU32::new(u32::try_from(next_id).unwrap_or(u32::MAX));
         let status = parts.job.spec.restore_status.as_ref().map(|lists| resolve_resources(lists, &parts.discovery));
         Self {
+            exec_hooks: Mutex::new(ExecHooks::new(Arc::clone(&parts.cluster), parts.exec, Arc::clone(&parts.events))),
             status,
             job: parts.job,
             archive: parts.archive,
@@ -302,6 +308,7 @@ impl Run {
             results: std::mem::take(&mut *self.results.lock().unwrap_or_else(PoisonError::into_inner)),
             cancelled: self.stop.is_cancelled(),
             planned: true,
+            exec_hooks: std::mem::take(&mut *self.exec_hooks.lock().unwrap_or_else(PoisonError::into_inner)),
         }
     }
 }
