@@ -148,7 +148,9 @@ impl Task<'_> {
         };
         output("stdout", &answer.stdout);
         output("stderr", &answer.stderr);
-        answer.outcome.map_err(|failure| failure.to_string())
+        answer.outcome.map_err(|failure| failure.to_string())?;
+        self.log(LogLevel::Info, format!("{what}: ended well"));
+        Ok(())
     }
 
     fn fail(&mut self, message: String) {

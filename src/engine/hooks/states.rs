@@ -21,6 +21,10 @@ use crate::model::Target;
 /// failed for good: nobody waits for the one, and the other is a matter of rights that somebody has to grant.
 const PAUSE: Duration = Duration::from_secs(10);
 
+/// So many failures of a watch in a row are told: with the pauses between them it is broken for about a minute, and no
+/// passing matter such as a restart of the API server.
+const FAILURES_TOLD: u32 = 8;
+
 /// What is known of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Seen {
@@ -90,9 +94,11 @@ impl States {
 /// Hands each change of a namespace's pods to those who wait for that pod.
 async fn dispatch(cluster: Arc<dyn Cluster>, namespace: String, pods: Pods) {
     let target = Target::new("", "v1", "pods", &namespace);
+    let mut failures = 0_u32;
     loop {
         let mut changes = cluster.watch(&target, None);
         while let Some(change) = changes.next().await {
+            failures = if change.is_ok() { 0 } else { failures.saturating_add(1) };
             let (name, seen) = match change {
                 Ok(Change::Is(pod)) => {
                     let name = pod.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -101,6 +107,12 @@ async fn dispatch(cluster: Arc<dyn Cluster>, namespace: String, pods: Pods) {
                 Ok(Change::Gone(name)) => (name, Seen::Gone),
                 Err(error) => {
                     tracing::debug!(namespace, %error, "watching pods failed; going on");
+                    if failures == FAILURES_TOLD {
+                        tracing::warn!(
+                            namespace, %error,
+                            "pods whose exec hooks wait cannot be watched; the hooks wait until they can"
+                        );
+                    }
                     continue;
                 }
             };

@@ -159,6 +159,31 @@ async fn shutdown_ends_the_wait_for_hooks_and_the_next_start_regards_them_as_fin
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn hooks_of_a_pod_that_an_earlier_run_made_are_not_run_and_that_is_told() {
+    let world = World::sandbox().await;
+    let backup =
+        Backup::new().with_all([namespace("app"), pod("app", "db", &json!({})), pod("app", "other", &json!({}))]);
+    world.add_backup("nightly", &backup).await;
+    world.create("/api/v1/namespaces", &namespace("app")).await;
+    let mut earlier = pod("app", "db", &json!({}));
+    earlier["metadata"]["labels"]["velero.io/restore-name"] = json!("nightly");
+    world.create("/api/v1/namespaces/app/pods", &earlier).await;
+    world.create("/api/v1/namespaces/app/pods", &pod("app", "other", &json!({}))).await;
+    let served = world.serve().await;
+    let hooks = ["db", "other"].map(|app| hook("h", app, &json!([{"command": ["true"]}])));
+    served.create("nightly", json!({"backupName": "nightly", "hooks": {"resources": hooks}})).await;
+    let ended = served.ended("nightly").await;
+    assert_eq!((ended.phase(), ended.errors), (pb::Phase::Completed, 0), "{ended:?}");
+    assert_eq!(world.restore("nightly").await["status"]["hookStatus"], json!({}));
+    let results = world.json("nightly", "results.gz");
+    let warnings = results["warnings"]["namespaces"]["app"].as_array().unwrap().iter();
+    let told: Vec<&str> = warnings.filter_map(Value::as_str).filter(|message| message.contains("exec hooks")).collect();
+    assert_eq!(told.len(), 1, "{results}");
+    assert!(told[0].starts_with("the exec hooks of pods/app/db are not run: the pod was there already"), "{told:?}");
+    served.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_the_api_refuses_is_an_error_that_says_so() {
     let world = World::sandbox().await;
     let backup = Backup::new().with_all([namespace("app"), pod("app", "db", &json!({}))]);
