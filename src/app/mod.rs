@@ -31,6 +31,8 @@ use crate::service::Service;
 use crate::shutdown::step;
 use crate::telemetry::metrics::Metrics;
 
+pub use sandbox::NO_EXEC;
+
 /// Path under which the sandbox's Kubernetes API can be looked at.
 pub const SANDBOX_PATH: &str = "/sandbox";
 
@@ -145,6 +147,7 @@ impl Running {
             records,
             restores: restores.clone(),
             cluster: Arc::clone(&cluster) as _,
+            exec: if sandbox.is_some() { Arc::new(NO_EXEC) } else { Arc::clone(&cluster) as _ },
             stores,
             hub,
             settings,

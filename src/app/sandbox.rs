@@ -12,11 +12,15 @@ use tower::{ServiceBuilder, ServiceExt as _};
 
 use crate::cluster::KubeCluster;
 use crate::engine::ports::Cluster as _;
+use crate::engine::ports::exec::NoExec;
 use crate::model::Target;
 use crate::sandbox::{Options, Sandbox};
 
 /// Name of the location, the one `velero install` makes.
 const LOCATION: &str = "default";
+
+/// No container runs in the sandbox: exec hooks fail at once, as their pods never come up.
+pub const NO_EXEC: NoExec = NoExec("the sandbox runs no containers: restore into a cluster to have exec hooks run");
 
 /// An in-memory Kubernetes API that knows the backups of a folder.
 pub(super) async fn start(namespace: &str, store: &Path) -> anyhow::Result<Sandbox> {

@@ -3,6 +3,7 @@
 //! Objects travel as plain JSON: no typed structs and no `DynamicObject`, so that nothing of an item is lost.
 
 mod discovery;
+mod exec;
 mod request;
 mod watch;
 

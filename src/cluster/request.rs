@@ -1,6 +1,5 @@
 //! One request: its path, its sending, and what its failure means.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use http::{Method, Request, header};
@@ -164,16 +163,18 @@ pub(super) fn protocol(method: &Method, path: &str, error: &dyn std::error::Erro
     ApiError::transport(ApiErrorKind::Protocol, format!("{method} {path}: {error}"))
 }
 
-/// A failure below HTTP. kube's errors name only the outermost layer, so the innermost cause is added.
+/// A failure below HTTP. kube's errors name only the outermost layer, so the innermost cause is told.
 pub(super) fn transport(method: &Method, path: &str, error: &kube::Error) -> ApiError {
-    let mut cause: Option<&dyn std::error::Error> = error.source();
-    let mut innermost = String::new();
-    while let Some(inner) = cause {
-        innermost = inner.to_string();
-        cause = inner.source();
+    ApiError::transport(ApiErrorKind::Connection, format!("{method} {path}: {}", innermost(error)))
+}
+
+/// The innermost cause of an error; the error itself where it has none.
+pub(super) fn innermost(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(inner) = innermost.source() {
+        innermost = inner;
     }
-    let detail = if innermost.is_empty() { error.to_string() } else { innermost };
-    ApiError::transport(ApiErrorKind::Connection, format!("{method} {path}: {detail}"))
+    innermost.to_string()
 }
 
 #[cfg(test)]

@@ -13,14 +13,14 @@ use super::execute::Executor;
 use super::operations::{self, Counts};
 use super::stores::OpenLocation;
 use super::waiting::{self, Waited};
-use super::{finalize, source, status, upload, volume_info};
-use crate::engine::Report;
+use super::{finalize, hooks, source, status, upload, volume_info};
 use crate::engine::events::{Event, Events};
+use crate::engine::{ExecHooks, Report};
 use crate::model::{Bucket, Finding, Phase, Reason, Results, Severity, Stage, error_chain};
 use crate::progress::RestoreProgress;
 use crate::storage::files;
-use crate::velero::Restore;
 use crate::velero::volume_info::{BackupVolumeInfo, ItemOperation};
+use crate::velero::{HookStatus, Restore};
 
 /// How many restores are finalized at a time, waits for operations and hooks not counted. Velero finalizes one at a time;
 /// each watches up to six objects, so eight are a load that no API server notices.
@@ -51,6 +51,8 @@ pub(super) struct Conclusion {
     followed: Arc<RestoreProgress>,
     place: Place,
     report: Report,
+    /// The exec hooks that still run.
+    exec_hooks: ExecHooks,
     /// What the backup tells of its volumes.
     volumes: Vec<BackupVolumeInfo>,
     /// The asynchronous operations that its item actions started.
@@ -76,6 +78,7 @@ impl Conclusion {
             operations: operations.into_iter().map(|operation| operations::started(operation, restore)).collect(),
             is_list_uploaded: false,
             results: std::mem::take(&mut report.results),
+            exec_hooks: std::mem::take(&mut report.exec_hooks),
             unfiled: (0, 0),
             report,
             volumes,
@@ -108,7 +111,7 @@ impl Executor {
     /// The first part, while it is still the restore's turn: the last progress, one look at each operation, the files,
     /// counts and the next phase.
     pub(super) async fn file(&self, mut conclusion: Conclusion, stop: &CancellationToken) -> Conclusion {
-        let Conclusion { restore, followed, place, report, operations, is_list_uploaded, results, .. } =
+        let Conclusion { restore, followed, place, report, exec_hooks, operations, is_list_uploaded, results, .. } =
             &mut conclusion;
         let Place { name, location, .. } = &*place;
         followed.close();
@@ -125,7 +128,7 @@ impl Executor {
         }
         let counts = Counts::of(operations);
         if counts.running() == 0 {
-            followed.emit(Event::Stage(Stage::Finalizing));
+            followed.emit(Event::Stage(hooks::stage(exec_hooks)));
         }
         upload::tell_read_only(location, followed);
         followed.seal_log();
@@ -168,9 +171,20 @@ impl Executor {
                 Waited::Stopped => return,
             }
         }
-        let Conclusion { restore, followed, place, report, volumes, operations, results, unfiled, begun, .. } =
-            conclusion;
-        followed.emit(Event::Stage(Stage::Finalizing));
+        let Conclusion {
+            restore,
+            followed,
+            place,
+            report,
+            exec_hooks,
+            volumes,
+            operations,
+            results,
+            unfiled,
+            begun,
+            ..
+        } = conclusion;
+        followed.emit(Event::Stage(hooks::stage(&exec_hooks)));
         let finalizing = finalize::Finalizing {
             restore: &restore,
             location: &place.location,
@@ -179,7 +193,7 @@ impl Executor {
             operations: &operations,
             unfiled,
         };
-        finalize::finalize(self, &finalizing, results, &followed, stop).await;
+        finalize::finalize(self, &finalizing, results, exec_hooks, &followed, stop).await;
         self.count(&restore, &followed.latest(), begun.elapsed());
     }
 
@@ -226,7 +240,10 @@ impl Executor {
             followed.emit(Event::Finding(finding.clone(), Reason::Volume));
             results.add(finding);
         }
+        hooks::warn_of_lost(restore);
         let conclusion = Conclusion {
+            // Those of the process that has ended count as finished (restore-semantics 1.8).
+            exec_hooks: ExecHooks::default(),
             place: Place::of(restore, location),
             report: Report { resource_list: resource_list.unwrap_or_default(), ..Report::default() },
             unfiled,
@@ -252,7 +269,7 @@ impl Executor {
     ) {
         let name = restore.metadata.name.as_deref().unwrap_or_default();
         tracing::warn!(restore = name, "its Backup or location is gone: the restore ends PartiallyFailed");
-        let patch = status::ended(Phase::PartiallyFailed, 0, 0, jiff::Timestamp::now());
+        let patch = status::ended(Phase::PartiallyFailed, 0, 0, &HookStatus::default(), jiff::Timestamp::now());
         self.write_end(name, &patch, stop).await;
         followed.finish(Phase::PartiallyFailed, None);
         self.count(restore, &followed.latest(), begun.elapsed());

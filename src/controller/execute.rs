@@ -16,6 +16,7 @@ use super::{Restores, status};
 use crate::archive;
 use crate::engine::events::{Event, Events, LogLevel};
 use crate::engine::ports::Cluster;
+use crate::engine::ports::exec::PodExec;
 use crate::engine::{self, Report, Settings};
 use crate::model::{Bucket, Finding, Phase, Progress, Reason, RestoreName, Severity, Stage, error_chain};
 use crate::progress::{Hub, RestoreProgress};
@@ -31,6 +32,8 @@ pub struct Executor {
     pub restores: Restores,
     /// The cluster that is restored into.
     pub cluster: Arc<dyn Cluster>,
+    /// Runs exec hooks in the pods of that cluster.
+    pub exec: Arc<dyn PodExec>,
     /// Opens backup locations.
     pub stores: Stores,
     /// Follows the restores.
@@ -147,8 +150,15 @@ impl Executor {
         };
         let events: Arc<dyn Events> =
             Arc::new(Counting { followed: Arc::clone(followed), metrics: self.metrics.clone() });
-        let report =
-            engine::run(Arc::new(job), Arc::new(archive), Arc::clone(&self.cluster), events, stop.clone()).await;
+        let report = engine::run(
+            Arc::new(job),
+            Arc::new(archive),
+            Arc::clone(&self.cluster),
+            Arc::clone(&self.exec),
+            events,
+            stop.clone(),
+        )
+        .await;
         writer.0.cancel();
         // It may be in the middle of a write, which must not come after the last one.
         if let Err(error) = writer.1.await {

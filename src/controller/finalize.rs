@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::execute::Executor;
 use super::stores::OpenLocation;
-use super::{dynamic_volumes, group_snapshots, status, upload};
+use super::{dynamic_volumes, group_snapshots, hooks, status, upload};
+use crate::engine::ExecHooks;
 use crate::engine::events::{Event, Events};
 use crate::model::{Bucket, Finding, Messages, Phase, Reason, Results, Severity};
 use crate::progress::RestoreProgress;
@@ -62,6 +63,7 @@ pub(super) async fn finalize(
     executor: &Executor,
     finalizing: &Finalizing<'_>,
     mut results: Results,
+    exec_hooks: ExecHooks,
     followed: &Arc<RestoreProgress>,
     stop: &CancellationToken,
 ) {
@@ -76,12 +78,14 @@ pub(super) async fn finalize(
         let volumes = dynamic_volumes::patch(cluster, &**followed, patience, &claims).await;
         (volumes, group_snapshots::clean_up(cluster, &**followed, name, patience).await)
     };
-    let (volumes, stubs) = tokio::select! {
-        found = work => found,
+    // Side by side: neither can help or hinder the other, and both may take long.
+    let ((volumes, stubs), hooks) = tokio::select! {
+        found = async { tokio::join!(work, hooks::wait(exec_hooks, &**followed)) } => found,
         () = stop.cancelled() => return,
     };
     let mut late: Vec<(Finding, Reason)> = volumes.into_iter().map(|finding| (finding, Reason::Volume)).collect();
     late.extend(stubs.into_iter().map(|finding| (finding, Reason::Other)));
+    late.extend(hooks.findings.into_iter().map(|finding| (finding, Reason::Other)));
     // A process that ended between the upload and the last status has filed its findings already.
     late.retain(|(finding, _)| !is_filed(&results, finding));
     if !late.is_empty() {
@@ -94,7 +98,7 @@ pub(super) async fn finalize(
     let (warnings, errors) = finalizing.unfiled;
     let (warnings, errors) = (warnings + results.warnings.count(), errors + results.errors.count());
     let phase = if errors > 0 { Phase::PartiallyFailed } else { Phase::Completed };
-    executor.write_end(name, &status::ended(phase, warnings, errors, Timestamp::now()), stop).await;
+    executor.write_end(name, &status::ended(phase, warnings, errors, &hooks.status, Timestamp::now()), stop).await;
     followed.finish(phase, None);
 }
 

@@ -19,6 +19,7 @@ mod dynamic_volumes;
 pub mod execute;
 mod finalize;
 mod group_snapshots;
+mod hooks;
 mod operations;
 pub mod preview;
 pub mod record_store;

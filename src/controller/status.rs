@@ -12,7 +12,7 @@ use super::operations::Counts;
 use super::records::Records;
 use crate::model::{Phase, Progress};
 use crate::progress::RestoreProgress;
-use crate::velero::RestoreSpec;
+use crate::velero::{HookStatus, RestoreSpec};
 
 /// At most one progress write per second and restore (restore-semantics 6.2).
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
@@ -82,13 +82,13 @@ pub(super) fn after_items(phase: Phase, warnings: usize, errors: usize, operatio
     json!({ "status": status })
 }
 
-/// Finalizing → Completed or PartiallyFailed.
+/// Finalizing → Completed or PartiallyFailed. The hook status is there in any case, empty where there was no hook.
 #[must_use]
-pub fn ended(phase: Phase, warnings: usize, errors: usize, now: Timestamp) -> Value {
+pub fn ended(phase: Phase, warnings: usize, errors: usize, hooks: &HookStatus, now: Timestamp) -> Value {
     let mut status = counts([("warnings", warnings), ("errors", errors)]);
     status.insert("phase".to_owned(), json!(phase.as_str()));
     status.insert("completionTimestamp".to_owned(), json!(timestamp(now)));
-    status.insert("hookStatus".to_owned(), json!({}));
+    status.insert("hookStatus".to_owned(), json!(hooks));
     json!({ "status": status })
 }
 

@@ -8,6 +8,7 @@ pub mod collect;
 pub mod compare;
 pub mod discovery;
 pub mod events;
+mod hooks;
 pub mod job;
 pub mod managed_fields;
 pub mod merge;
@@ -25,5 +26,6 @@ pub mod strip;
 pub mod versions;
 
 pub use actions::DataDownloads;
+pub use hooks::{ExecHooks, HooksOutcome};
 pub use job::{BackupMethod, BackupVolumes, DataMover, Job, NativeSnapshot, Settings};
 pub use run::{Report, plan, run};

@@ -1,5 +1,7 @@
 //! What the engine needs from outside: a cluster to restore into.
 
+pub mod exec;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;

@@ -9,9 +9,11 @@ use super::actions;
 use super::collect::{self, Collected};
 use super::discovery::Discovery;
 use super::events::{Event, Events, Finished, KnownItem, LogLevel, VeleroCount};
+use super::hooks::ExecHooks;
 use super::job::Job;
 use super::operations::Operation;
 use super::plan::{LeftOut, Plan, PlannedItem, Tier};
+use super::ports::exec::PodExec;
 use super::ports::{ApiError, Cluster};
 use super::preview::Overlay;
 use super::restore::{Parts, Run};
@@ -21,7 +23,7 @@ use crate::archive::{Archive, EntryId};
 use crate::model::{GroupResource, ItemId, ItemKey, Origin, Outcome, Reason, Results, Stage};
 
 /// What a run of the engine came to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Report {
     /// Warnings and errors by bucket.
     pub results: Results,
@@ -35,6 +37,8 @@ pub struct Report {
     pub planned: bool,
     /// Asynchronous operations that item actions started, which go on after the run.
     pub operations: Vec<Operation>,
+    /// Exec hooks of restored pods, which may go on for long; whoever wraps up waits for them. They end when this is dropped.
+    pub exec_hooks: ExecHooks,
 }
 
 /// The plan of a restore, and the filters it was made by.
@@ -66,10 +70,11 @@ pub async fn run(
     job: Arc<Job>,
     archive: Arc<Archive>,
     cluster: Arc<dyn Cluster>,
+    exec: Arc<dyn PodExec>,
     events: Arc<dyn Events>,
     stop: CancellationToken,
 ) -> Result<Report, ApiError> {
-    run_with(job, archive, cluster, None, events, stop).await
+    run_with(job, archive, cluster, exec, None, events, stop).await
 }
 
 /// The same, on a cluster that is a preview's where there is one: what is told is then what a restore would do.
@@ -77,6 +82,7 @@ pub(super) async fn run_with(
     job: Arc<Job>,
     archive: Arc<Archive>,
     cluster: Arc<dyn Cluster>,
+    exec: Arc<dyn PodExec>,
     preview: Option<Arc<Overlay>>,
     events: Arc<dyn Events>,
     stop: CancellationToken,
@@ -98,7 +104,7 @@ pub(super) async fn run_with(
     events.emit(Event::Log(LogLevel::Info, format!("{total} items will be restored from backup {}", job.backup_name)));
 
     let lookup = actions::Lookup::read(Arc::clone(&cluster), &job.velero_namespace).await;
-    let parts = Parts { job, archive, cluster, events, filters, discovery, lookup, stop, preview };
+    let parts = Parts { job, archive, cluster, exec, events, filters, discovery, lookup, stop, preview };
     let events = Arc::clone(&parts.events);
     // Numbers of left-out items follow the planned ones; added items come after both.
     let run = Arc::new(Run::new(parts, &entries, total + plan.left_out.len()));
@@ -124,6 +130,7 @@ pub(super) async fn run_with(
         cancelled: restored.cancelled,
         planned: true,
         operations: restored.operations,
+        exec_hooks: restored.exec_hooks,
     })
 }
 

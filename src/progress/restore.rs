@@ -250,6 +250,10 @@ impl RestoreProgress {
     /// A line for the restore's log; `source` says which part of the program has written it.
     pub fn log(&self, level: LogLevel, source: &str, message: &str) {
         if level >= self.options.log_level {
+            if self.log.is_sealed() {
+                // Such as the output of exec hooks: the file is written, so the service's log is the place for it.
+                tracing::info!(restore = %self.name, source, level = ?level, "{message}");
+            }
             self.log.append(self.clock.now(), level, source, message);
             self.changed();
         }

@@ -27,6 +27,7 @@ pub use crds::crds;
 pub use data_download::{DataDownload, DataDownloadSpec, DataDownloadStatus};
 pub use data_upload::{DataUpload, DataUploadSpec, DataUploadStatus};
 pub use download_request::{DownloadRequest, DownloadRequestSpec, DownloadRequestStatus, DownloadTarget};
+pub use fields::HookStatus;
 pub use pod_volume_backup::{PodVolumeBackup, PodVolumeBackupSpec, PodVolumeBackupStatus};
 pub use pod_volume_restore::{PodVolumeRestore, PodVolumeRestoreSpec, PodVolumeRestoreStatus};
 pub use restore::{Restore, RestoreSpec, RestoreStatus};

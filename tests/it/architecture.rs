@@ -57,7 +57,8 @@ const WALLS: &[Wall] = &[
     Wall {
         module: "cluster",
         modules: &["model", "engine::ports", "engine::discovery"],
-        crates: &["http", "http_body_util", "kube"],
+        // k8s_openapi for the Pod whose exec subresource it asks, and the Status that a command ends with.
+        crates: &["http", "http_body_util", "k8s_openapi", "kube"],
     },
     Wall {
         module: "sandbox",
@@ -100,6 +101,7 @@ const WALLS: &[Wall] = &[
             "engine::BackupVolumes",
             "engine::DataDownloads",
             "engine::DataMover",
+            "engine::ExecHooks",
             "engine::Job",
             "engine::NativeSnapshot",
             "engine::Report",

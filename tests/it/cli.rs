@@ -141,6 +141,25 @@ fn a_broken_item_fails_alone_and_the_restore_partially() {
 }
 
 #[test]
+fn the_sandbox_says_that_it_cannot_run_exec_hooks_and_does_not_wait_for_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let annotations = json!({"post.hook.restore.velero.io/command": "/bin/true"});
+    let pod = json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "db", "namespace": "shop", "annotations": annotations},
+        "spec": {"containers": [{"name": "main", "image": "i"}]}});
+    let (path, backup) = tarball(folder.path(), &["good"]);
+    std::fs::write(&path, backup.with(pod).tarball().unwrap()).unwrap();
+    let output = run(&["restore", "run", "--from", text(&path), "--sandbox"]);
+    let told = stdout(&output);
+    assert_eq!(code(&output), 3, "{told}");
+    assert!(
+        told.contains("hook <from-annotation> in container main in pod shop/db not executed: the sandbox"),
+        "{told}"
+    );
+    assert!(told.contains("1 error:") && told.contains("created 3"), "{told}");
+}
+
+#[test]
 fn a_plan_tells_what_would_be_done_in_order_and_what_is_left_out() {
     let store = tempfile::tempdir().unwrap();
     let sample = sample(store.path());

@@ -14,6 +14,7 @@ mod architecture;
 mod cli;
 mod conformance;
 mod corpus;
+mod pod_exec;
 mod service;
 mod storage_s3;
 mod support;

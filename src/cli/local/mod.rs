@@ -29,6 +29,7 @@ use crate::controller::source::modifiers;
 use crate::controller::{Records, convert, validate};
 use crate::engine::Job;
 use crate::engine::collect::needs_labels;
+use crate::engine::ports::exec::PodExec;
 use crate::engine::versions::VersionPolicy;
 use crate::model::{RestoreName, label};
 use crate::sandbox::{self, Sandbox};
@@ -63,6 +64,8 @@ struct Prepared {
     /// How much of the tarball is taken.
     limits: archive::Limits,
     cluster: Arc<KubeCluster>,
+    /// Runs exec hooks.
+    exec: Arc<dyn PodExec>,
     /// Address of the cluster; `None` for the sandbox.
     address: Option<String>,
     /// What is wrong with the specification, in Velero's words.
@@ -123,7 +126,9 @@ async fn prepare(args: &LocalArgs, name: Option<&str>) -> anyhow::Result<Prepare
         settings,
     };
     let limits = engine.limits();
-    Ok(Prepared { source, job, limits, spec, labels, annotations, cluster, address, validation_errors })
+    let exec: Arc<dyn PodExec> =
+        if address.is_some() { Arc::clone(&cluster) as _ } else { Arc::new(crate::app::NO_EXEC) };
+    Ok(Prepared { source, job, limits, spec, labels, annotations, cluster, exec, address, validation_errors })
 }
 
 /// `--from` says which backup; what a file says of it must not contradict.

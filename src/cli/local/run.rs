@@ -16,9 +16,9 @@ use crate::cli::display::Display;
 use crate::cli::exit::Exit;
 use crate::cli::output::{self, OutputArgs};
 use crate::cli::summary::{FAILED_ASKED, Summary};
-use crate::engine;
 use crate::engine::events::{Event, Events};
-use crate::model::{ItemFilter, Outcome, Phase, Progress, RestoreName, Stage, error_chain};
+use crate::engine::{self, ExecHooks};
+use crate::model::{ItemFilter, Outcome, Phase, Progress, Reason, RestoreName, Stage, error_chain};
 use crate::progress::{self, Hub, RestoreProgress, Update};
 use crate::service::{RestoreResults, RestoreView, WatchEvent};
 
@@ -130,6 +130,7 @@ async fn restore(
         Arc::new(prepared.job.clone()),
         Arc::new(archive),
         Arc::clone(&prepared.cluster) as _,
+        Arc::clone(&prepared.exec),
         Arc::clone(followed) as _,
         stop.clone(),
     )
@@ -139,7 +140,33 @@ async fn restore(
     if report.cancelled {
         return Err(stopped(&followed.snapshot()));
     }
-    Ok(if report.results.errors.count() > 0 { Phase::PartiallyFailed } else { Phase::Completed })
+    let hook_errors = wait_for_hooks(report.exec_hooks, followed, stop).await?;
+    let failed = report.results.errors.count() + hook_errors > 0;
+    Ok(if failed { Phase::PartiallyFailed } else { Phase::Completed })
+}
+
+/// Waits for exec hooks, of which those that were not run when it is stopped never are; gives how many failed.
+async fn wait_for_hooks(
+    hooks: ExecHooks,
+    followed: &RestoreProgress,
+    stop: &CancellationToken,
+) -> Result<usize, String> {
+    if hooks.is_empty() {
+        return Ok(0);
+    }
+    followed.emit(Event::Stage(Stage::Hooks));
+    let outcome = tokio::select! {
+        outcome = hooks.wait(followed) => outcome,
+        () = stop.cancelled() => {
+            return Err("stopped while exec hooks were waited for: all items are restored, and hooks that have not run \
+                        are not run"
+                .to_owned());
+        }
+    };
+    for finding in outcome.findings {
+        followed.emit(Event::Finding(finding, Reason::Other));
+    }
+    Ok(outcome.failed)
 }
 
 /// What was done before it was stopped.

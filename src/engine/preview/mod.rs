@@ -28,6 +28,7 @@ pub(in crate::engine) use overlay::Overlay;
 pub use read_only::ReadOnly;
 
 use super::job::Job;
+use super::ports::exec::NoExec;
 use super::ports::{ApiError, DryRun};
 use super::run::{Report, run_with};
 use crate::archive::Archive;
@@ -67,8 +68,8 @@ pub fn preview(
     let overlay = Arc::new(Overlay::new(ReadOnly::new(cluster), options));
     let (steps, received) = mpsc::unbounded_channel();
     let entries = Arc::new(Entries::new(Arc::clone(&overlay), steps, options));
-    let run =
-        run_with(Arc::new(job), archive, Arc::clone(&overlay) as _, Some(overlay), Arc::clone(&entries) as _, stop);
+    let (told, exec) = (Arc::clone(&entries) as _, Arc::new(NoExec("a preview runs nothing")));
+    let run = run_with(Arc::new(job), archive, Arc::clone(&overlay) as _, exec, Some(overlay), told, stop);
     let work = Work { run: Some(Box::pin(run)), received, entries, report: None };
     stream::unfold(work, |mut work| async move { work.next().await.map(|step| (step, work)) }).boxed()
 }

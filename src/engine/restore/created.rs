@@ -9,9 +9,7 @@ use super::item::{End, Item};
 use crate::engine::managed_fields;
 use crate::engine::ports::ApiError;
 use crate::engine::retry::{Attempts, Backoff, retrying};
-use crate::model::includes::IncludesExcludes;
-use crate::model::selector::Selector;
-use crate::model::{Bucket, LabelSelector, Reason, Severity, Target, label};
+use crate::model::{Bucket, Reason, Severity, Target, label};
 
 /// Tries of a status write that meets a newer object, and the pause between them (restore-semantics 5.11.1).
 const STATUS_TRIES: u32 = 5;
@@ -101,7 +99,7 @@ impl Run {
         self.restore_managed_fields(item, target, object, &created).await;
         if item.wanted.group_resource == "pods" {
             self.refuse_pod_volumes(item);
-            self.refuse_exec_hooks(item, object);
+            self.begin_exec_hooks(item, &created);
         }
         End::Created(name)
     }
@@ -124,21 +122,6 @@ impl Run {
                 volumes.join(", ")
             );
             item.find_in(self, Severity::Error, Bucket::Velero, Reason::Volume, message);
-        }
-    }
-
-    /// Exec hooks are not run yet: a pod that has some is restored, and its hooks are an error that says so.
-    fn refuse_exec_hooks(&self, item: &mut Item, pod: &Value) {
-        let annotated = pod.pointer("/metadata/annotations/post.hook.restore.velero.io~1command").is_some();
-        let namespace = &*item.wanted.target_namespace;
-        let specified = self.job.spec.hooks.iter().any(|hook| has_exec(hook) && applies_to(hook, namespace, pod));
-        if annotated || specified {
-            let message = format!(
-                "the exec hooks of {} were not run: this version of Reprise does not run them; run their commands by hand, \
-                 or restore this pod with Velero",
-                item.display(&item.key.name)
-            );
-            item.error(self, Reason::Other, message);
         }
     }
 
@@ -194,23 +177,6 @@ impl Run {
             Err(error) => item.error(self, error.typed_reason(), error.to_string()),
         }
     }
-}
-
-fn has_exec(hook: &Value) -> bool {
-    let hooks = hook.get("postHooks").and_then(Value::as_array);
-    hooks.is_some_and(|hooks| hooks.iter().any(|hook| hook.get("exec").is_some_and(Value::is_object)))
-}
-
-/// Whether a hook of the specification is for this pod: its namespaces are target namespaces, its resources are not
-/// looked at (restore-semantics 5.12).
-fn applies_to(hook: &Value, namespace: &str, pod: &Value) -> bool {
-    let texts = |key: &str| hook.get(key).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-    let namespaces = IncludesExcludes::new(texts("includedNamespaces"), texts("excludedNamespaces"));
-    let selector = hook.get("labelSelector").filter(|selector| selector.is_object());
-    let selector = selector.and_then(|selector| serde_json::from_value::<LabelSelector>(selector.clone()).ok());
-    // Validation refused selectors that do not parse.
-    let selects = |selector: LabelSelector| Selector::new(&selector).is_ok_and(|selector| selector.matches_object(pod));
-    namespaces.should_include(namespace) && selector.is_none_or(selects)
 }
 
 /// The object of this name is what refused the create (restore-semantics 5.9 step 3): the reason says so, or every

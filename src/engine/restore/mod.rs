@@ -9,6 +9,7 @@ mod crds;
 mod created;
 mod existing;
 mod foreseen;
+mod hooks;
 mod item;
 mod ledger;
 mod namespaces;
@@ -27,11 +28,13 @@ use super::actions;
 use super::collect::{Filters, resolve_resources};
 use super::discovery::Discovery;
 use super::events::{Event, Events, Finished, KnownItem, LogLevel, VeleroCount};
+use super::hooks::ExecHooks;
 use super::job::Job;
 use super::modifiers::Schemas;
 use super::operations::Operation;
 use super::plan::{LeftOut, PlannedItem, Tier};
 use super::ports::Cluster;
+use super::ports::exec::PodExec;
 use super::preview::Overlay;
 use super::retry::{Attempts, Backoff, retrying};
 use super::run::{Report, discovery_for};
@@ -62,6 +65,7 @@ pub(super) struct Run {
     volumes: volumes::Volumes,
     schemas: Schemas,
     crds: crds::Waits,
+    exec_hooks: Mutex<ExecHooks>,
     results: Mutex<Results>,
     operations: Mutex<Vec<Operation>>,
     /// Where `cluster` is one on which nothing is written.
@@ -73,6 +77,7 @@ pub(super) struct Parts {
     pub(super) job: Arc<Job>,
     pub(super) archive: Arc<Archive>,
     pub(super) cluster: Arc<dyn Cluster>,
+    pub(super) exec: Arc<dyn PodExec>,
     pub(super) events: Arc<dyn Events>,
     pub(super) filters: Filters,
     pub(super) discovery: Arc<Discovery>,
@@ -89,6 +94,7 @@ impl Run {
         let next_id = AtomicU32::new(u32::try_from(next_id).unwrap_or(u32::MAX));
         let status = parts.job.spec.restore_status.as_ref().map(|lists| resolve_resources(lists, &parts.discovery));
         Self {
+            exec_hooks: Mutex::new(ExecHooks::new(Arc::clone(&parts.cluster), parts.exec, Arc::clone(&parts.events))),
             status,
             job: parts.job,
             archive: parts.archive,
@@ -330,6 +336,7 @@ impl Run {
             cancelled: self.stop.is_cancelled(),
             planned: true,
             operations: std::mem::take(&mut *self.operations.lock().unwrap_or_else(PoisonError::into_inner)),
+            exec_hooks: std::mem::take(&mut *self.exec_hooks.lock().unwrap_or_else(PoisonError::into_inner)),
         }
     }
 }

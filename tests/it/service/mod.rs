@@ -10,6 +10,7 @@ mod client;
 mod conclude;
 mod deletion;
 mod doors;
+mod hooks;
 mod operations;
 mod plan;
 mod queue;

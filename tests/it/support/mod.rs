@@ -30,6 +30,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 pub(crate) mod control_plane;
+pub(crate) mod kubelet;
 pub(crate) mod namespace;
 pub(crate) mod process;
 pub(crate) mod s3;
