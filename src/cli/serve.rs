@@ -12,6 +12,7 @@ use super::exit::Exit;
 use super::output;
 use crate::app::{Backend, Options, Running, SANDBOX_PATH};
 use crate::archive::Limits;
+use crate::engine::Settings;
 use crate::model::GoDuration;
 use crate::sample::{self, SampleOptions};
 
@@ -33,6 +34,9 @@ pub(super) struct ServeArgs {
     /// How long to wait for asynchronous operations, where a Restore does not say
     #[arg(long, default_value = "4h", value_parser = engine_flags::duration, value_name = "DURATION")]
     default_item_operation_timeout: std::time::Duration,
+    /// How long the pod volumes of a restore may take, where the Restore's annotation velero.io/pod-volume-timeout does not say
+    #[arg(long, default_value = "4h", value_parser = engine_flags::duration, value_name = "DURATION")]
+    fs_backup_timeout: std::time::Duration,
     #[command(flatten)]
     cluster: ClusterFlags,
     #[command(flatten)]
@@ -41,13 +45,22 @@ pub(super) struct ServeArgs {
 
 /// Serves until it is told to stop.
 pub(super) async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::Result<Exit> {
-    let ServeArgs { listen, admin_listen, namespace, store, default_item_operation_timeout, cluster, engine } = args;
+    let ServeArgs {
+        listen,
+        admin_listen,
+        namespace,
+        store,
+        default_item_operation_timeout,
+        fs_backup_timeout,
+        cluster,
+        engine,
+    } = args;
     anyhow::ensure!(
         listen.ip().is_loopback(),
         "--listen {listen} can be reached from outside, and this version has neither TLS nor authentication: listen on \
          127.0.0.1, and reach it by `kubectl port-forward` or through a proxy that authenticates"
     );
-    let settings = engine.settings()?;
+    let settings = Settings { pod_volume_timeout: fs_backup_timeout, ..engine.settings()? };
     // Kept until the end, as the sample lies in it.
     let temporary;
     let backend = if cluster.sandbox {

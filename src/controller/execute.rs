@@ -13,7 +13,7 @@ use super::finalize;
 use super::records::Records;
 use super::source::{Source, message, modifiers};
 use super::stores::{OpenLocation, Stores};
-use super::{Restores, convert, status, upload};
+use super::{Restores, convert, pod_volumes, status, upload};
 use crate::archive::{self, Archive, NameCheck, ReadOptions};
 use crate::engine::collect::needs_labels;
 use crate::engine::events::{Event, Events, LogLevel};
@@ -151,7 +151,8 @@ impl Executor {
     ) -> Result<Option<Outcome>, Fatal> {
         let backup = source.backup.metadata.name.clone().unwrap_or_default();
         let location = self.stores.open(&self.records, &source.location).await.map_err(Fatal)?;
-        let (job, volumes) = self.job(restore, source, &location, &backup).await?;
+        let (mut job, volumes) = self.job(restore, source, &location, &backup).await?;
+        job.pod_volumes = Some(pod_volumes::options(restore, self.settings.pod_volume_timeout, followed));
         let archive = match self.download(&location, &backup, &job, stop).await {
             Ok(archive) => archive,
             Err(archive::Error::Cancelled) => return Ok(None),
@@ -225,6 +226,7 @@ impl Executor {
             snapshot_move_data: source.backup.spec.snapshot_move_data.unwrap_or_default(),
             spec: convert::restore_spec(spec),
             volumes: convert::backup_volumes(&infos, &native, &pod_volumes, claims),
+            pod_volumes: None,
             settings: self.settings.clone(),
         };
         Ok((job, infos))
@@ -278,11 +280,15 @@ impl Executor {
         outcome: Outcome,
         stop: &CancellationToken,
     ) {
-        let Outcome { location, report, volumes } = outcome;
+        let Outcome { location, mut report, volumes } = outcome;
         followed.close();
         if report.planned {
             let restored = u64::try_from(report.restored).unwrap_or(u64::MAX);
             self.records.patch_for_good(name, &status::progress(restored, restored), stop).await;
+        }
+        if !report.wait_for_pod_volumes().await {
+            tracing::info!(restore = name, "stopped while pod volumes are filled; the next start goes on with them");
+            return;
         }
         followed.emit(Event::Stage(Stage::Finalizing));
         let mut results = report.results.clone();
@@ -291,7 +297,9 @@ impl Executor {
             let message = format!("error uploading log file to backup storage: {error}");
             results.add(Finding { severity: Severity::Error, bucket: Bucket::Velero, message });
         }
-        upload::files(&location, name, &report, &results).await;
+        let volume_infos =
+            pod_volumes::volume_info(&*self.cluster, &report.restored_pod_volumes, &report.resource_list).await;
+        upload::files(&location, name, &report, &results, &volume_infos).await;
         let (warnings, errors) = (results.warnings.count(), results.errors.count());
         self.records.patch_for_good(name, &status::finalizing(warnings, errors), stop).await;
         let phase = if errors > 0 { Phase::FinalizingPartiallyFailed } else { Phase::Finalizing };

@@ -14,6 +14,7 @@ mod deletion;
 mod dynamic_volumes;
 pub mod execute;
 mod finalize;
+mod pod_volumes;
 pub mod record_store;
 pub mod records;
 pub mod source;

@@ -9,6 +9,7 @@ use crate::engine::Report;
 use crate::model::{Results, error_chain};
 use crate::progress::RestoreProgress;
 use crate::storage::files;
+use crate::velero::volume_info::RestoreVolumeInfo;
 
 /// Uploads the log.
 ///
@@ -24,14 +25,19 @@ pub(super) async fn log(location: &OpenLocation, restore: &str, followed: &Resto
 
 /// Uploads results, resource list, item operations and volume info; a failure is logged, as the restore itself is done.
 ///
-/// The last two lists are empty: no asynchronous operation is begun yet, and no volume's data is restored (such volumes are
-/// errors that say so, or are provisioned empty). Velero writes empty lists in the same cases.
-pub(super) async fn files(location: &OpenLocation, restore: &str, report: &Report, results: &Results) {
+/// The list of item operations is empty: no asynchronous operation is begun yet.
+pub(super) async fn files(
+    location: &OpenLocation,
+    restore: &str,
+    report: &Report,
+    results: &Results,
+    volumes: &[RestoreVolumeInfo],
+) {
     let layout = &location.layout;
     put_results(location, restore, results).await;
     put(location, layout.restore_resource_list(restore), files::resource_list(&report.resource_list)).await;
     put(location, layout.restore_item_operations(restore), files::item_operations(&[])).await;
-    put(location, layout.restore_volume_info(restore), files::volume_info(&[])).await;
+    put(location, layout.restore_volume_info(restore), files::volume_info(volumes)).await;
 }
 
 /// Uploads the results alone.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Finding, GroupResource, ItemId, ItemKey, Origin, Outcome, Reason, Stage, Waiting};
+use crate::model::{Counts, Finding, GroupResource, ItemId, ItemKey, Origin, Outcome, Reason, Stage, Waiting};
 
 /// Takes the engine's events; implementations must return at once.
 pub trait Events: Send + Sync {
@@ -85,6 +85,8 @@ pub enum Event {
     Wait(Waiting),
     /// The wait for this object is over.
     WaitOver(String),
+    /// The counts of a stage whose work is no items, such as pod volumes; they take the place of those told before.
+    Counts(Stage, Counts),
     /// A warning or error was recorded, with its typed reason.
     Finding(Finding, Reason),
     /// A line for the restore's log.

@@ -13,6 +13,7 @@ pub mod managed_fields;
 pub mod merge;
 pub mod modifiers;
 pub mod plan;
+mod pod_volume_backups;
 pub mod ports;
 #[cfg(test)]
 mod recorded;
@@ -21,5 +22,7 @@ pub mod retry;
 mod run;
 pub mod strip;
 
-pub use job::{BackupMethod, BackupVolumes, Job, NativeSnapshot, Settings};
+pub use job::{BackupMethod, BackupVolumes, Job, NativeSnapshot, PodVolumeOptions, Settings};
+pub use pod_volume_backups::{PodVolumeBackups, VolumeBackup};
+pub use restore::RestoredPodVolume;
 pub use run::{Report, plan, run};

@@ -92,7 +92,7 @@ impl Case {
             backup_storage_location: "default",
             snapshot_move_data: false,
             csi: false,
-            pod_volume_backups: &[],
+            pod_volume_backups: None,
             lookup: &lookup,
         };
         let expected = self.expected();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::actions;
@@ -12,13 +13,13 @@ use super::events::{Event, Events, Finished, KnownItem, LogLevel, VeleroCount};
 use super::job::Job;
 use super::plan::{LeftOut, Plan, PlannedItem, Tier};
 use super::ports::{ApiError, Cluster};
-use super::restore::{Parts, Run};
+use super::restore::{Parts, PodVolumesUnderWay, RestoredPodVolume, Run};
 use super::retry::{Attempts, Backoff, retrying};
 use crate::archive::{Archive, EntryId};
 use crate::model::{GroupResource, ItemId, ItemKey, Origin, Outcome, Reason, Results, Stage};
 
 /// What a run of the engine came to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Report {
     /// Warnings and errors by bucket.
     pub results: Results,
@@ -30,6 +31,24 @@ pub struct Report {
     pub cancelled: bool,
     /// Whether anything was planned at all; an early end writes no progress.
     pub planned: bool,
+    /// Pod volumes whose data is still under way; see [`Report::wait_for_pod_volumes`].
+    pub(super) pod_volumes: Option<PodVolumesUnderWay>,
+    /// Pod volumes whose data was restored, or could not be, once they were waited for.
+    pub restored_pod_volumes: Vec<RestoredPodVolume>,
+}
+
+impl Report {
+    /// Waits until the data of all pod volumes is restored or given up, and takes in what was found (restore-semantics
+    /// 5.13). Velero waits here, after its last progress and before it writes files.
+    ///
+    /// `false` when the run was stopped meanwhile: the restore has not ended then, and is to be run again.
+    pub async fn wait_for_pod_volumes(&mut self) -> bool {
+        let Some(under_way) = self.pod_volumes.take() else { return true };
+        let Some(ended) = under_way.wait().await else { return false };
+        self.results.append(ended.results);
+        self.restored_pod_volumes = ended.volumes;
+        true
+    }
 }
 
 /// The plan of a restore, and the filters it was made by.
@@ -56,6 +75,7 @@ pub async fn run(
     events: Arc<dyn Events>,
     stop: CancellationToken,
 ) -> Result<Report, ApiError> {
+    let begun = Instant::now();
     let discovery = retrying(Backoff::default(), &mut Attempts::default(), || cluster.discovery(true)).await?;
     let Collected { plan, filters } = plan(&job, &archive, &discovery);
     let mut report = Report::default();
@@ -72,7 +92,7 @@ pub async fn run(
     events.emit(Event::Log(LogLevel::Info, format!("{total} items will be restored from backup {}", job.backup_name)));
 
     let lookup = actions::Lookup::read(Arc::clone(&cluster), &job.velero_namespace).await;
-    let parts = Parts { job, archive, cluster, events, filters, discovery, lookup, stop };
+    let parts = Parts { job, archive, cluster, events, filters, discovery, lookup, stop, begun };
     let events = Arc::clone(&parts.events);
     // Numbers of left-out items follow the planned ones; added items come after both.
     let run = Arc::new(Run::new(parts, &entries, total + plan.left_out.len()));
@@ -96,6 +116,8 @@ pub async fn run(
         restored: restored.restored,
         cancelled: restored.cancelled,
         planned: true,
+        pod_volumes: restored.pod_volumes,
+        restored_pod_volumes: Vec::new(),
     })
 }
 

@@ -121,6 +121,7 @@ impl Tracker {
             Event::Finished(finished) => self.end(finished, now),
             Event::Wait(waiting) => self.wait(waiting),
             Event::WaitOver(object) => self.wait_over(object),
+            Event::Counts(stage, counts) => self.count(*stage, *counts, now),
             Event::Finding(finding, reason) => return self.findings.add(finding, *reason),
             Event::Log(..) => {}
         }
@@ -304,6 +305,16 @@ impl Tracker {
         if matches!(stage, Stage::CustomResourceDefinitions | Stage::Items) {
             self.rate.restart(now.as_millisecond());
         }
+    }
+
+    /// Takes the counts of a stage whose work is no items; those of items are counted here.
+    fn count(&mut self, stage: Stage, counts: Counts, now: Timestamp) {
+        if stage <= Stage::Items {
+            self.anomalies += 1;
+            return;
+        }
+        self.stages.insert(stage, counts);
+        self.last_progress_at = Some(now);
     }
 
     fn add(&mut self, item: &KnownItem, added: bool) {

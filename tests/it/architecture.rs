@@ -99,8 +99,12 @@ const WALLS: &[Wall] = &[
             "engine::BackupVolumes",
             "engine::Job",
             "engine::NativeSnapshot",
+            "engine::PodVolumeBackups",
+            "engine::PodVolumeOptions",
             "engine::Report",
+            "engine::RestoredPodVolume",
             "engine::Settings",
+            "engine::VolumeBackup",
             "engine::collect::needs_labels",
             "engine::modifiers::Modifiers",
             // One rule for trying a request again.

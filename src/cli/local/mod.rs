@@ -108,6 +108,8 @@ async fn prepare(args: &LocalArgs, name: Option<&str>) -> anyhow::Result<Prepare
         snapshot_move_data: backup.and_then(|backup| backup.spec.snapshot_move_data).unwrap_or_default(),
         spec: convert::restore_spec(&spec),
         volumes: volumes.volumes,
+        // A PodVolumeRestore without a Restore that owns it is garbage: pods would wait for ever for their volumes.
+        pod_volumes: None,
         modifiers,
         settings,
     };

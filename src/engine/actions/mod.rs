@@ -37,11 +37,13 @@ pub(crate) mod testing;
 
 pub use config::{Lookup, PluginConfig};
 pub use error::{ActionError, Error};
+pub(crate) use pod_volume::RESTORE_WAIT;
 pub use table::{BUILT_IN, applicable, leaves_status_stub};
 
 use futures::future::BoxFuture;
 use serde_json::Value;
 
+use super::pod_volume_backups::PodVolumeBackups;
 use crate::model::{GroupResource, RestoreSpec};
 
 /// What stands around the item: the restore, and what its actions may ask for.
@@ -63,8 +65,8 @@ pub struct Context<'a> {
     pub snapshot_move_data: bool,
     /// Whether the feature `EnableCSI` is on.
     pub csi: bool,
-    /// The backup's PodVolumeBackup objects (restore-semantics 5.13).
-    pub pod_volume_backups: &'a [Value],
+    /// The backup's pod volumes (restore-semantics 5.13); `None` where nobody restores their data.
+    pub pod_volume_backups: Option<&'a PodVolumeBackups>,
     /// What some actions need from outside.
     pub lookup: &'a Lookup,
 }

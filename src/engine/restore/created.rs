@@ -11,7 +11,7 @@ use crate::engine::ports::ApiError;
 use crate::engine::retry::{Attempts, Backoff, retrying};
 use crate::model::includes::IncludesExcludes;
 use crate::model::selector::Selector;
-use crate::model::{Bucket, LabelSelector, Reason, Severity, Target, label};
+use crate::model::{LabelSelector, Reason, Target, label};
 
 /// Tries of a status write that meets a newer object, and the pause between them (restore-semantics 5.11.1).
 const STATUS_TRIES: u32 = 5;
@@ -97,31 +97,10 @@ impl Run {
         }
         self.restore_managed_fields(item, target, object, &created).await;
         if item.wanted.group_resource == "pods" {
-            self.refuse_pod_volumes(item);
+            self.restore_pod_volumes(item, &created);
             self.refuse_exec_hooks(item, object);
         }
         End::Created(name)
-    }
-
-    /// A pod whose volumes have pod volume backups comes up with empty ones: that is an error, and not a silent loss.
-    fn refuse_pod_volumes(&self, item: &mut Item) {
-        let text = |backup: &Value, pointer: &str| backup.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-        let of_pod = |backup: &&Value| {
-            text(backup, "/spec/pod/name").as_deref() == Some(&*item.key.name)
-                && text(backup, "/spec/pod/namespace").as_deref() == Some(&*item.wanted.source_namespace)
-                && text(backup, "/status/snapshotID").is_some_and(|snapshot| !snapshot.is_empty())
-        };
-        let backups = self.job.volumes.pod_volume_backups.iter().filter(of_pod);
-        let volumes: Vec<String> = backups.filter_map(|backup| text(backup, "/spec/volume")).collect();
-        if !volumes.is_empty() {
-            let message = format!(
-                "pod volume restore of {} is not supported by this version of Reprise: volumes {} are restored empty; \
-                 restore this pod with Velero to have their data",
-                item.display(&item.key.name),
-                volumes.join(", ")
-            );
-            item.find_in(self, Severity::Error, Bucket::Velero, Reason::Volume, message);
-        }
     }
 
     /// Exec hooks are not run yet: a pod that has some is restored, and its hooks are an error that says so.

@@ -11,6 +11,7 @@ mod existing;
 mod item;
 mod ledger;
 mod namespaces;
+mod pod_volumes;
 mod volumes;
 
 use std::collections::HashMap;
@@ -39,6 +40,8 @@ use crate::model::{
 };
 
 use ledger::{Chain, Ledger};
+pub(super) use pod_volumes::PodVolumesUnderWay;
+pub use pod_volumes::RestoredPodVolume;
 
 /// Everything the items of one run share.
 pub(super) struct Run {
@@ -59,6 +62,8 @@ pub(super) struct Run {
     volumes: volumes::Volumes,
     schemas: Schemas,
     crds: crds::Waits,
+    /// `None` where the data of no pod volume is restored.
+    pod_volumes: Option<pod_volumes::PodVolumes>,
     results: Mutex<Results>,
 }
 
@@ -72,6 +77,8 @@ pub(super) struct Parts {
     pub(super) discovery: Arc<Discovery>,
     pub(super) lookup: actions::Lookup,
     pub(super) stop: CancellationToken,
+    /// When the engine began.
+    pub(super) begun: tokio::time::Instant,
 }
 
 impl Run {
@@ -81,8 +88,10 @@ impl Run {
         let ids: HashMap<EntryId, ItemId> = planned.iter().copied().zip((0..).map(ItemId)).collect();
         let next_id = AtomicU32::new(u32::try_from(next_id).unwrap_or(u32::MAX));
         let status = parts.job.spec.restore_status.as_ref().map(|lists| resolve_resources(lists, &parts.discovery));
+        let pod_volumes = pod_volumes::PodVolumes::new(&parts);
         Self {
             status,
+            pod_volumes,
             job: parts.job,
             archive: parts.archive,
             schemas: Schemas::new(Arc::clone(&parts.cluster)),
@@ -267,8 +276,8 @@ impl Run {
             backup_storage_location: &job.backup_storage_location,
             snapshot_move_data: job.snapshot_move_data,
             csi: job.csi(),
-            // No PodVolumeRestores are made, and a pod that waits for them would wait for ever.
-            pod_volume_backups: &[],
+            // A pod that waits for data which nobody brings would wait for ever.
+            pod_volume_backups: self.pod_volumes.is_some().then_some(&job.volumes.pod_volume_backups),
             lookup: &self.lookup,
         }
     }
@@ -302,6 +311,8 @@ impl Run {
             results: std::mem::take(&mut *self.results.lock().unwrap_or_else(PoisonError::into_inner)),
             cancelled: self.stop.is_cancelled(),
             planned: true,
+            pod_volumes: self.pod_volumes.as_ref().map(pod_volumes::PodVolumes::under_way),
+            restored_pod_volumes: Vec::new(),
         }
     }
 }

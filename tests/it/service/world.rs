@@ -218,10 +218,14 @@ impl World {
 
     /// The unpacked text of a file of a restore, such as `logs.gz`.
     pub(super) fn text(&self, restore: &str, suffix: &str) -> String {
-        let key = format!("restores/{restore}/restore-{restore}-{suffix}");
+        self.unpacked(&format!("restores/{restore}/restore-{restore}-{suffix}"))
+    }
+
+    /// The unpacked text of a file.
+    pub(super) fn unpacked(&self, key: &str) -> String {
         let packed = match &self.store {
-            Store::Folder(folder) => std::fs::read(folder.path().join(&key)).ok(),
-            Store::S3(s3) => s3.get(BUCKET, &key).map(|body| body.to_vec()),
+            Store::Folder(folder) => std::fs::read(folder.path().join(key)).ok(),
+            Store::S3(s3) => s3.get(BUCKET, key).map(|body| body.to_vec()),
         };
         let packed = packed.unwrap_or_else(|| panic!("{key} is not there"));
         let mut text = String::new();
