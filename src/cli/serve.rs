@@ -108,3 +108,29 @@ pub(super) async fn write_sample(store: PathBuf, options: SampleOptions) -> anyh
     let written = tokio::task::spawn_blocking(move || sample::write_backup(&store, &options)).await;
     written.context("write the sample backup")?.context("write the sample backup")
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        serve: ServeArgs,
+    }
+
+    /// restore-semantics 1.10.
+    #[test]
+    fn pod_volumes_have_veleros_four_hours_unless_the_flag_says_otherwise() {
+        let timeout = |arguments: &[&str]| {
+            let flags = Flags::try_parse_from(["reprise"].iter().chain(arguments));
+            flags.map(|flags| flags.serve.fs_backup_timeout).map_err(|error| error.to_string())
+        };
+        assert_eq!(timeout(&[]).unwrap(), Settings::default().pod_volume_timeout);
+        assert_eq!(timeout(&["--fs-backup-timeout=90m"]).unwrap(), std::time::Duration::from_secs(5400));
+        assert!(timeout(&["--fs-backup-timeout=-1s"]).unwrap_err().contains("--fs-backup-timeout"));
+    }
+}

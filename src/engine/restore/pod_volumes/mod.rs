@@ -110,6 +110,9 @@ struct Work {
     watches: JoinSet<()>,
 }
 
+/// Something that is asked for once per restore: it is there, or the message of an error.
+type Checked = OnceCell<Result<(), String>>;
+
 /// What the tasks share.
 struct Shared {
     job: Arc<Job>,
@@ -120,11 +123,11 @@ struct Shared {
     deadline: Instant,
     /// Pods that give their orders at the same time.
     slots: Semaphore,
-    node_agent: OnceCell<Result<(), String>>,
+    node_agent: Checked,
     /// Nodes where the node agent runs.
     agents: tokio::sync::Mutex<BTreeSet<String>>,
     /// By source namespace.
-    repositories: Mutex<HashMap<String, Arc<OnceCell<Result<(), String>>>>>,
+    repositories: Mutex<HashMap<String, Arc<Checked>>>,
     /// Names of PodVolumeRestores by pod UID and volume, as an interrupted run of this restore has left them.
     earlier: OnceCell<HashMap<(String, String), String>>,
     board: Board,
@@ -275,7 +278,7 @@ impl Shared {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn repositories(&self) -> MutexGuard<'_, HashMap<String, Arc<OnceCell<Result<(), String>>>>> {
+    fn repositories(&self) -> MutexGuard<'_, HashMap<String, Arc<Checked>>> {
         self.repositories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
