@@ -215,21 +215,20 @@ async fn a_pod_volume_that_fails_is_an_error_of_the_restore_on_a_real_cluster() 
     let _ = world.ask(Method::DELETE, &format!("/api/v1/namespaces/{namespace}"), None).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_service_that_goes_on_with_a_restore_takes_the_orders_that_are_there() {
-    let world = World::sandbox().await;
-    install_velero(&world).await;
-    add_backup(&world, "nightly", "shop").await;
+/// A restore whose service goes down while volumes are filled, and the next one.
+async fn goes_on(world: &World, namespace: &str) {
+    install_velero(world).await;
+    add_backup(world, "nightly", namespace).await;
     let served = world.serve().await;
     served.create("nightly", json!({"backupName": "nightly"})).await;
-    provision(&world, "shop").await;
-    let orders = ordered(&world, "nightly").await;
+    provision(world, namespace).await;
+    let orders = ordered(world, "nightly").await;
     until("the volumes are awaited", async || (stage(&served, "nightly").await["stage"] == "volumes").then_some(()))
         .await;
     served.stop().await;
     assert_eq!(world.restore("nightly").await["status"]["phase"], "InProgress");
     // The node agent works on meanwhile.
-    set_status(&world, "podvolumerestores", &orders[0], json!({"phase": "Completed"})).await;
+    set_status(world, "podvolumerestores", &orders[0], json!({"phase": "Completed"})).await;
 
     let served = world.serve().await;
     until("the volumes are awaited again", async || {
@@ -238,11 +237,24 @@ async fn a_service_that_goes_on_with_a_restore_takes_the_orders_that_are_there()
         (progress["stage"] == "volumes" && counts["pending"] == 1 && counts["created"] == 1).then_some(())
     })
     .await;
-    set_status(&world, "podvolumerestores", &orders[1], json!({"phase": "Completed"})).await;
+    set_status(world, "podvolumerestores", &orders[1], json!({"phase": "Completed"})).await;
     let ended = served.ended("nightly").await;
     assert_eq!((ended.phase(), ended.errors), (pb::Phase::Completed, 0), "{:?}", served.results("nightly").await);
-    assert_eq!(items(&world, "podvolumerestores").await.len(), 2, "nothing is ordered twice");
+    assert_eq!(items(world, "podvolumerestores").await.len(), 2, "nothing is ordered twice");
     served.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_goes_on_with_a_restore_takes_the_orders_that_are_there() {
+    goes_on(&World::sandbox().await, "shop").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_orders_of_a_stopped_service_are_taken_on_a_real_cluster() {
+    let Some(world) = World::cluster("volumes-go-on").await else { return };
+    let namespace = format!("volumes-go-on-{}", random_suffix());
+    goes_on(&world, &namespace).await;
+    let _ = world.ask(Method::DELETE, &format!("/api/v1/namespaces/{namespace}"), None).await;
 }
 
 /// restore-semantics 5.11 step 3: where claims or volumes are left out, nobody is asked for the data. The pod does not
