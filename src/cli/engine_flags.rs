@@ -62,6 +62,7 @@ impl EngineFlags {
             terminating_resource_timeout: *terminating_resource_timeout,
             resource_timeout: *resource_timeout,
             priorities,
+            pod_volume_timeout: defaults.pod_volume_timeout,
             features: features.iter().map(|name| name.trim().to_owned()).collect::<BTreeSet<_>>(),
         })
     }

@@ -11,6 +11,7 @@ use super::engine_flags::{self, ClusterFlags, EngineFlags};
 use super::exit::Exit;
 use super::output;
 use crate::app::{Backend, Options, Running, SANDBOX_PATH};
+use crate::engine::Settings;
 use crate::model::GoDuration;
 use crate::sample::{self, SampleOptions};
 
@@ -35,6 +36,9 @@ pub(super) struct ServeArgs {
     /// How often asynchronous operations are asked how far they are, beside the times when something changes
     #[arg(long, default_value = "10s", value_parser = engine_flags::duration, value_name = "DURATION")]
     item_operation_sync_frequency: std::time::Duration,
+    /// How long the pod volumes of a restore may take, where the Restore's annotation velero.io/pod-volume-timeout does not say
+    #[arg(long, default_value = "4h", value_parser = engine_flags::duration, value_name = "DURATION")]
+    fs_backup_timeout: std::time::Duration,
     #[command(flatten)]
     cluster: ClusterFlags,
     #[command(flatten)]
@@ -50,6 +54,7 @@ pub(super) async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::R
         store,
         default_item_operation_timeout,
         item_operation_sync_frequency,
+        fs_backup_timeout,
         cluster,
         engine,
     } = args;
@@ -58,7 +63,7 @@ pub(super) async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::R
         "--listen {listen} can be reached from outside, and this version has neither TLS nor authentication: listen on \
          127.0.0.1, and reach it by `kubectl port-forward` or through a proxy that authenticates"
     );
-    let settings = engine.settings()?;
+    let settings = Settings { pod_volume_timeout: fs_backup_timeout, ..engine.settings()? };
     // Kept until the end, as the sample lies in it.
     let temporary;
     let backend = if cluster.sandbox {
@@ -106,4 +111,30 @@ pub(super) async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::R
 pub(super) async fn write_sample(store: PathBuf, options: SampleOptions) -> anyhow::Result<sample::SampleSummary> {
     let written = tokio::task::spawn_blocking(move || sample::write_backup(&store, &options)).await;
     written.context("write the sample backup")?.context("write the sample backup")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        serve: ServeArgs,
+    }
+
+    /// restore-semantics 1.10.
+    #[test]
+    fn pod_volumes_have_veleros_four_hours_unless_the_flag_says_otherwise() {
+        let timeout = |arguments: &[&str]| {
+            let flags = Flags::try_parse_from(["reprise"].iter().chain(arguments));
+            flags.map(|flags| flags.serve.fs_backup_timeout).map_err(|error| error.to_string())
+        };
+        assert_eq!(timeout(&[]).unwrap(), Settings::default().pod_volume_timeout);
+        assert_eq!(timeout(&["--fs-backup-timeout=90m"]).unwrap(), std::time::Duration::from_secs(5400));
+        assert!(timeout(&["--fs-backup-timeout=-1s"]).unwrap_err().contains("--fs-backup-timeout"));
+    }
 }

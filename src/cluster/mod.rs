@@ -129,7 +129,11 @@ impl Cluster for KubeCluster {
     }
 
     fn watch<'a>(&'a self, target: &Target, name: Option<&str>) -> BoxStream<'a, Result<Change, ApiError>> {
-        watch::changes(self.client.clone(), target, name)
+        watch::changes(self.client.clone(), target, name, "")
+    }
+
+    fn watch_selected<'a>(&'a self, target: &Target, label_selector: &str) -> BoxStream<'a, Result<Change, ApiError>> {
+        watch::changes(self.client.clone(), target, None, label_selector)
     }
 }
 

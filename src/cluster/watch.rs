@@ -1,4 +1,4 @@
-//! Watching one object or all objects of a kind, as the engine's [`Change`]s.
+//! Watching one object or the objects of a kind, as the engine's [`Change`]s.
 
 use std::collections::HashSet;
 
@@ -14,6 +14,7 @@ pub(super) fn changes(
     client: Client,
     target: &Target,
     name: Option<&str>,
+    label_selector: &str,
 ) -> BoxStream<'static, Result<Change, ApiError>> {
     let api_version = match target.group.as_str() {
         "" => target.version.clone(),
@@ -33,6 +34,7 @@ pub(super) fn changes(
     };
     let config = match name {
         Some(name) => watcher::Config::default().fields(&format!("metadata.name={name}")),
+        None if !label_selector.is_empty() => watcher::Config::default().labels(label_selector),
         None => watcher::Config::default(),
     };
     let mut known = Known { named: name.map(str::to_owned), ..Known::default() };

@@ -69,6 +69,8 @@ impl Executor {
             data_mover: Some(convert::data_mover(&source.backup.spec, spec)),
             spec: convert::restore_spec(spec),
             volumes: convert::backup_volumes(&infos, &native, &pod_volumes, claims),
+            // Whoever executes the job says how their data is restored; a preview does not.
+            pod_volumes: None,
             settings: self.settings.clone(),
         };
         Ok((job, infos))

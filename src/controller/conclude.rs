@@ -13,7 +13,7 @@ use super::execute::Executor;
 use super::operations::{self, Counts};
 use super::stores::OpenLocation;
 use super::waiting::{self, Waited};
-use super::{finalize, hooks, source, status, upload, volume_info};
+use super::{finalize, hooks, pod_volumes, source, status, upload, volume_info};
 use crate::engine::events::{Event, Events};
 use crate::engine::{ExecHooks, Report};
 use crate::model::{Bucket, Finding, Phase, Reason, Results, Severity, Stage, error_chain};
@@ -110,7 +110,10 @@ impl Place {
 impl Executor {
     /// The first part, while it is still the restore's turn: the last progress, one look at each operation, the files,
     /// counts and the next phase.
-    pub(super) async fn file(&self, mut conclusion: Conclusion, stop: &CancellationToken) -> Conclusion {
+    ///
+    /// # Cancellation
+    /// `None` when `stop` fires while pod volumes are filled: the Restore is left `InProgress`, to be taken up again.
+    pub(super) async fn file(&self, mut conclusion: Conclusion, stop: &CancellationToken) -> Option<Conclusion> {
         let Conclusion { restore, followed, place, report, exec_hooks, operations, is_list_uploaded, results, .. } =
             &mut conclusion;
         let Place { name, location, .. } = &*place;
@@ -119,6 +122,11 @@ impl Executor {
             let restored = u64::try_from(report.restored).unwrap_or(u64::MAX);
             self.records.patch_for_good(name, &status::progress(restored, restored), stop).await;
         }
+        if !report.wait_for_pod_volumes().await {
+            tracing::info!(restore = name, "stopped while pod volumes are filled; the next start goes on with them");
+            return None;
+        }
+        results.append(std::mem::take(&mut report.results));
         if !operations.is_empty() {
             followed.emit(Event::Stage(Stage::PluginOperations));
             let port = self.operations_of(restore.metadata.uid.as_deref().unwrap_or_default());
@@ -136,7 +144,9 @@ impl Executor {
             let message = format!("error uploading log file to backup storage: {error}");
             results.add(Finding { severity: Severity::Error, bucket: Bucket::Velero, message });
         }
-        let volumes = volume_info::collect(&*self.cluster, self.records.namespace(), name, &report.resource_list).await;
+        let cluster = &*self.cluster;
+        let mut volumes = volume_info::collect(cluster, self.records.namespace(), name, &report.resource_list).await;
+        volumes.extend(pod_volumes::volume_info(cluster, &report.restored_pod_volumes, &report.resource_list).await);
         *is_list_uploaded = upload::files(location, name, report, results, operations, &volumes).await;
         let (warnings, errors) = (results.warnings.count(), results.errors.count());
         let phase = match (counts.running() > 0, errors > 0) {
@@ -147,7 +157,7 @@ impl Executor {
         };
         self.records.patch_for_good(name, &status::after_items(phase, warnings, errors, counts), stop).await;
         followed.set_phase(phase);
-        conclusion
+        Some(conclusion)
     }
 
     /// The second part: all that is waited for, and the terminal phase.
@@ -245,7 +255,7 @@ impl Executor {
             // Those of the process that has ended count as finished (restore-semantics 1.8).
             exec_hooks: ExecHooks::default(),
             place: Place::of(restore, location),
-            report: Report { resource_list: resource_list.unwrap_or_default(), ..Report::default() },
+            report: Report::of_resource_list(resource_list.unwrap_or_default()),
             unfiled,
             restore: restore.clone(),
             followed,

@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 
-use crate::engine::{BackupMethod, BackupVolumes, DataMover, NativeSnapshot};
+use crate::engine::{BackupMethod, BackupVolumes, DataMover, NativeSnapshot, PodVolumeBackups, VolumeBackup};
 use crate::model::{ExistingResourcePolicy, LabelSelector, ResourceLists, RestoreSpec, SelectorRequirement};
 use crate::velero;
 use crate::velero::volume_info::{BackupVolumeInfo, NativeSnapshot as NativeSnapshotRecord};
@@ -117,6 +117,21 @@ pub fn backup_volumes(
             .collect(),
         pod_volume_claims: pod_volume_backups.iter().filter_map(claim).collect(),
         csi_claims: csi_claims.into_iter().collect(),
-        pod_volume_backups: pod_volume_backups.iter().filter_map(|backup| serde_json::to_value(backup).ok()).collect(),
+        pod_volume_backups: pod_volumes(pod_volume_backups),
     }
+}
+
+fn pod_volumes(backups: &[velero::PodVolumeBackup]) -> PodVolumeBackups {
+    let mut pod_volumes = PodVolumeBackups::default();
+    for backup in backups {
+        let status = backup.status.clone().unwrap_or_default();
+        let snapshot = VolumeBackup {
+            snapshot_id: status.snapshot_id,
+            size: status.progress.map_or(0, |progress| progress.total_bytes),
+            uploader_type: backup.spec.uploader_type.clone(),
+        };
+        let pod = &backup.spec.pod;
+        pod_volumes.insert(&pod.namespace, &pod.name, &backup.spec.volume, snapshot);
+    }
+    pod_volumes
 }

@@ -12,7 +12,7 @@ use super::conclude::{Conclusion, Outcome};
 use super::records::Records;
 use super::source::Source;
 use super::stores::Stores;
-use super::{Restores, status};
+use super::{Restores, pod_volumes, status};
 use crate::archive;
 use crate::engine::events::{Event, Events, LogLevel};
 use crate::engine::ports::Cluster;
@@ -76,7 +76,7 @@ impl Executor {
         let begun = std::time::Instant::now();
         match self.run(restore, source, &followed, stop).await {
             Ok(Some(outcome)) => {
-                return Some(self.file(Conclusion::new(restore, &followed, outcome, begun), stop).await);
+                return self.file(Conclusion::new(restore, &followed, outcome, begun), stop).await;
             }
             Ok(None) => tracing::info!(
                 restore = name,
@@ -125,7 +125,8 @@ impl Executor {
     ) -> Result<Option<Outcome>, Fatal> {
         let backup = source.backup.metadata.name.clone().unwrap_or_default();
         let location = self.stores.open(&self.records, &source.location).await.map_err(Fatal)?;
-        let (job, volumes) = self.job(restore, source, &location, &backup).await.map_err(Fatal)?;
+        let (mut job, volumes) = self.job(restore, source, &location, &backup).await.map_err(Fatal)?;
+        job.pod_volumes = Some(pod_volumes::options(restore, self.settings.pod_volume_timeout, followed));
         let archive = match self.download(&location, &backup, &job, stop).await {
             Ok(archive) => archive,
             Err(archive::Error::Cancelled) => return Ok(None),

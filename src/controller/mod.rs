@@ -21,6 +21,7 @@ mod finalize;
 mod group_snapshots;
 mod hooks;
 mod operations;
+mod pod_volumes;
 pub mod preview;
 pub mod record_store;
 pub mod records;

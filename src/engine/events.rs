@@ -85,7 +85,7 @@ pub enum Event {
     Wait(Waiting),
     /// The wait for this object is over.
     WaitOver(String),
-    /// How far a stage is whose work is not items, such as asynchronous operations: one that ended well is `created`.
+    /// The counts of a stage whose work is no items, such as pod volumes; they take the place of those told before.
     Counts(Stage, Counts),
     /// A warning or error was recorded, with its typed reason.
     Finding(Finding, Reason),

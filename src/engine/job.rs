@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::collect::Priorities;
 use super::modifiers::Modifiers;
+use super::pod_volume_backups::PodVolumeBackups;
 use super::versions::{self, VersionPolicy};
 use crate::model::RestoreSpec;
 
@@ -32,6 +31,8 @@ pub struct Job {
     pub spec: RestoreSpec,
     /// How the backup kept its volumes.
     pub volumes: BackupVolumes,
+    /// How the data of pod volumes is restored; `None` where nobody could, as there is no Restore object to own it.
+    pub pod_volumes: Option<PodVolumeOptions>,
     /// Patches to apply to items before they are created.
     pub modifiers: Option<Arc<Modifiers>>,
     /// How API versions are chosen; `None` where they are not.
@@ -63,6 +64,15 @@ pub struct DataMover {
     pub config: BTreeMap<String, String>,
 }
 
+/// How the data of pod volumes is restored (restore-semantics 5.13).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodVolumeOptions {
+    /// How long all of them together may take, counted from the start of the engine.
+    pub timeout: Duration,
+    /// `uploaderSettings` of each PodVolumeRestore.
+    pub uploader_settings: BTreeMap<String, String>,
+}
+
 /// Limits and waits of a run (restore-semantics 1.10).
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -72,6 +82,8 @@ pub struct Settings {
     pub terminating_resource_timeout: Duration,
     /// How long to wait for a CustomResourceDefinition to be served.
     pub resource_timeout: Duration,
+    /// How long the pod volumes of a restore may take, where the Restore does not say.
+    pub pod_volume_timeout: Duration,
     /// The order of resources.
     pub priorities: Priorities,
     /// Feature flags, such as `EnableCSI`.
@@ -86,6 +98,7 @@ impl Default for Settings {
             concurrency: 16,
             terminating_resource_timeout: Duration::from_secs(600),
             resource_timeout: Duration::from_secs(600),
+            pod_volume_timeout: Duration::from_secs(4 * 3600),
             priorities: Priorities::default(),
             features: BTreeSet::new(),
         }
@@ -125,6 +138,6 @@ pub struct BackupVolumes {
     pub pod_volume_claims: HashSet<(String, String)>,
     /// Claims (source namespace, name) that have a CSI snapshot listed.
     pub csi_claims: HashSet<(String, String)>,
-    /// The PodVolumeBackups themselves.
-    pub pod_volume_backups: Vec<Value>,
+    /// The pod volumes that were backed up by their files.
+    pub pod_volume_backups: PodVolumeBackups,
 }

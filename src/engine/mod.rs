@@ -15,6 +15,7 @@ pub mod merge;
 pub mod modifiers;
 pub mod operations;
 pub mod plan;
+mod pod_volume_backups;
 pub mod ports;
 pub mod preview;
 #[cfg(test)]
@@ -27,5 +28,7 @@ pub mod versions;
 
 pub use actions::DataDownloads;
 pub use hooks::{ExecHooks, HooksOutcome};
-pub use job::{BackupMethod, BackupVolumes, DataMover, Job, NativeSnapshot, Settings};
+pub use job::{BackupMethod, BackupVolumes, DataMover, Job, NativeSnapshot, PodVolumeOptions, Settings};
+pub use pod_volume_backups::{PodVolumeBackups, VolumeBackup};
+pub use restore::RestoredPodVolume;
 pub use run::{Report, plan, run};

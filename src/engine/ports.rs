@@ -52,6 +52,12 @@ pub trait Cluster: Send + Sync {
     ///
     /// Transient watch failures are repaired inside; an error tells of one, and the stream goes on.
     fn watch<'a>(&'a self, target: &Target, name: Option<&str>) -> BoxStream<'a, Result<Change, ApiError>>;
+
+    /// Every object of the target that matches a label selector, as [`Self::watch`] tells them. Where the selector is not
+    /// supported, others may be told as well.
+    fn watch_selected<'a>(&'a self, target: &Target, _label_selector: &str) -> BoxStream<'a, Result<Change, ApiError>> {
+        self.watch(target, None)
+    }
 }
 
 /// A cluster that tells what a write would come to, and keeps nothing of it (`dryRun=All`).

@@ -93,7 +93,7 @@ impl Case {
             snapshot_move_data: false,
             data_mover: None,
             csi: false,
-            pod_volume_backups: &[],
+            pod_volume_backups: None,
             lookup: &lookup,
         };
         let expected = self.expected();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::actions;
@@ -16,7 +17,7 @@ use super::plan::{LeftOut, Plan, PlannedItem, Tier};
 use super::ports::exec::PodExec;
 use super::ports::{ApiError, Cluster};
 use super::preview::Overlay;
-use super::restore::{Parts, Run};
+use super::restore::{Parts, PodVolumesUnderWay, RestoredPodVolume, Run};
 use super::retry::{Attempts, Backoff, retrying};
 use super::versions::Chosen;
 use crate::archive::{Archive, EntryId};
@@ -39,6 +40,30 @@ pub struct Report {
     pub operations: Vec<Operation>,
     /// Exec hooks of restored pods, which may go on for long; whoever wraps up waits for them. They end when this is dropped.
     pub exec_hooks: ExecHooks,
+    /// Pod volumes whose data is still under way; see [`Report::wait_for_pod_volumes`].
+    pub(super) pod_volumes: Option<PodVolumesUnderWay>,
+    /// Pod volumes whose data was restored, or could not be, once they were waited for.
+    pub restored_pod_volumes: Vec<RestoredPodVolume>,
+}
+
+impl Report {
+    /// Of a run of which only the list of what it did is left.
+    #[must_use]
+    pub fn of_resource_list(resource_list: BTreeMap<String, Vec<String>>) -> Self {
+        Self { resource_list, ..Self::default() }
+    }
+
+    /// Waits until the data of all pod volumes is restored or given up, and takes in what was found (restore-semantics
+    /// 5.13). Velero waits here, after its last progress and before it writes files.
+    ///
+    /// `false` when the run was stopped meanwhile: the restore has not ended then, and is to be run again.
+    pub async fn wait_for_pod_volumes(&mut self) -> bool {
+        let Some(under_way) = self.pod_volumes.take() else { return true };
+        let Some(ended) = under_way.wait().await else { return false };
+        self.results.append(ended.results);
+        self.restored_pod_volumes = ended.volumes;
+        true
+    }
 }
 
 /// The plan of a restore, and the filters it was made by.
@@ -87,6 +112,7 @@ pub(super) async fn run_with(
     events: Arc<dyn Events>,
     stop: CancellationToken,
 ) -> Result<Report, ApiError> {
+    let begun = Instant::now();
     let discovery = retrying(Backoff::default(), &mut Attempts::default(), || cluster.discovery(true)).await?;
     let discovery = discovery_for(&job, discovery);
     let Collected { plan, filters } = plan(&job, &archive, &discovery);
@@ -104,7 +130,7 @@ pub(super) async fn run_with(
     events.emit(Event::Log(LogLevel::Info, format!("{total} items will be restored from backup {}", job.backup_name)));
 
     let lookup = actions::Lookup::read(Arc::clone(&cluster), &job.velero_namespace).await;
-    let parts = Parts { job, archive, cluster, exec, events, filters, discovery, lookup, stop, preview };
+    let parts = Parts { job, archive, cluster, exec, events, filters, discovery, lookup, stop, preview, begun };
     let events = Arc::clone(&parts.events);
     // Numbers of left-out items follow the planned ones; added items come after both.
     let run = Arc::new(Run::new(parts, &entries, total + plan.left_out.len()));
@@ -131,6 +157,8 @@ pub(super) async fn run_with(
         planned: true,
         operations: restored.operations,
         exec_hooks: restored.exec_hooks,
+        pod_volumes: restored.pod_volumes,
+        restored_pod_volumes: Vec::new(),
     })
 }
 

@@ -162,7 +162,8 @@ pub struct Progress {
     pub outcomes: Counts,
     /// Of these, how many joined after planning: additional items and namespaces created on demand.
     pub added: u64,
-    /// Counts by stage: items in those that restore items, operations in those that wait for them.
+    /// Counts by stage: of items (CustomResourceDefinitions and items), and of what later stages wait for, such as pod
+    /// volumes, which are no items and not in `outcomes`.
     pub stages: BTreeMap<Stage, Counts>,
     /// Counts by group-resource.
     pub resources: BTreeMap<GroupResource, Counts>,

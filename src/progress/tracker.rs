@@ -308,6 +308,18 @@ impl Tracker {
         }
     }
 
+    /// Takes the counts of a stage whose work is no items; those of items are counted here.
+    fn count(&mut self, stage: Stage, counts: Counts, now: Timestamp) {
+        if stage <= Stage::Items {
+            self.anomalies += 1;
+            return;
+        }
+        let known = self.stages.insert(stage, counts);
+        if known.is_none_or(|known| known.done() < counts.done()) {
+            self.last_progress_at = Some(now);
+        }
+    }
+
     fn add(&mut self, item: &KnownItem, added: bool) {
         if !self.table.insert(item, added) {
             self.anomalies += 1;
@@ -347,18 +359,6 @@ impl Tracker {
         self.last_progress_at = Some(now);
         self.sequence += 1;
         self.fresh.push(finished.id);
-    }
-
-    fn count(&mut self, stage: Stage, counts: Counts, now: Timestamp) {
-        // The counts of these stages are their items'.
-        if matches!(stage, Stage::CustomResourceDefinitions | Stage::Items) {
-            self.anomalies += 1;
-            return;
-        }
-        let known = self.stages.insert(stage, counts);
-        if known.is_none_or(|known| known.done() < counts.done()) {
-            self.last_progress_at = Some(now);
-        }
     }
 
     fn wait(&mut self, waiting: &Waiting) {

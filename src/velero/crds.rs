@@ -13,6 +13,7 @@ use kube::CustomResourceExt;
 pub fn crds() -> Vec<CustomResourceDefinition> {
     [
         super::Backup::crd(),
+        super::BackupRepository::crd(),
         super::BackupStorageLocation::crd(),
         super::DataDownload::crd(),
         super::DataUpload::crd(),
@@ -76,8 +77,9 @@ mod tests {
     use super::*;
 
     /// Velero's own definitions, without their descriptions.
-    const REAL: [&str; 9] = [
+    const REAL: [&str; 10] = [
         include_str!("../../tests/data/velero-crds/backups.yaml"),
+        include_str!("../../tests/data/velero-crds/backuprepositories.yaml"),
         include_str!("../../tests/data/velero-crds/backupstoragelocations.yaml"),
         include_str!("../../tests/data/velero-crds/datadownloads.yaml"),
         include_str!("../../tests/data/velero-crds/datauploads.yaml"),

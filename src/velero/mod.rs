@@ -5,6 +5,7 @@
 //! Go text they were given in (`1h` stays `1h`, restore-semantics 1.1); [`crate::model::GoDuration`] reads them.
 
 pub mod backup;
+pub mod backup_repository;
 pub mod backup_storage_location;
 mod crds;
 pub mod data_download;
@@ -19,6 +20,7 @@ pub mod volume_info;
 pub mod volume_snapshot_location;
 
 pub use backup::{Backup, BackupSpec, BackupStatus};
+pub use backup_repository::{BackupRepository, BackupRepositorySpec, BackupRepositoryStatus};
 pub use backup_storage_location::{
     BackupStorageLocation, BackupStorageLocationSpec, BackupStorageLocationStatus, ObjectStorageLocation,
     SecretKeySelector,

@@ -133,7 +133,7 @@ pub(super) struct Progress {
     outcomes: Counts,
     /// Of these, how many joined after planning.
     added: u64,
-    /// Counts by stage.
+    /// Counts by stage: of items in the first ones, of pod volumes and the like in later ones.
     stages: BTreeMap<String, Counts>,
     /// Counts by group-resource.
     resources: BTreeMap<String, Counts>,

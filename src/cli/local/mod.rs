@@ -122,6 +122,8 @@ async fn prepare(args: &LocalArgs, name: Option<&str>) -> anyhow::Result<Prepare
         data_mover: None,
         spec: convert::restore_spec(&spec),
         volumes: volumes.volumes,
+        // A PodVolumeRestore without a Restore that owns it is garbage: pods would wait for ever for their volumes.
+        pod_volumes: None,
         modifiers,
         settings,
     };

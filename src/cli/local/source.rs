@@ -178,9 +178,7 @@ impl Source {
             let text = |pointer: &str| snapshot.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
             text("/metadata/namespace").zip(text("/spec/source/persistentVolumeClaimName"))
         });
-        let mut volumes = convert::backup_volumes(&infos, &native, &pod_volumes, claims);
-        // Pods would otherwise wait for ever for an agent to fill their volumes.
-        volumes.pod_volume_backups.clear();
+        let volumes = convert::backup_volumes(&infos, &native, &pod_volumes, claims);
         Ok(Volumes { volumes, pod_volume_backups: pod_volumes.len() })
     }
 

@@ -41,12 +41,14 @@ pub(crate) mod testing;
 pub use config::{Lookup, PluginConfig};
 pub use data_mover::DataDownloads;
 pub use error::{ActionError, Error};
+pub(crate) use pod_volume::RESTORE_WAIT;
 pub use table::{BUILT_IN, applicable, leaves_status_stub};
 
 use futures::future::BoxFuture;
 use serde_json::Value;
 
 use crate::engine::job::DataMover;
+use crate::engine::pod_volume_backups::PodVolumeBackups;
 use crate::model::{GroupResource, RestoreSpec};
 
 /// What stands around the item: the restore, and what its actions may ask for.
@@ -70,8 +72,8 @@ pub struct Context<'a> {
     pub data_mover: Option<&'a DataMover>,
     /// Whether the feature `EnableCSI` is on.
     pub csi: bool,
-    /// The backup's PodVolumeBackup objects (restore-semantics 5.13).
-    pub pod_volume_backups: &'a [Value],
+    /// The backup's pod volumes (restore-semantics 5.13); `None` where nobody restores their data.
+    pub pod_volume_backups: Option<&'a PodVolumeBackups>,
     /// What some actions need from outside.
     pub lookup: &'a Lookup,
 }

@@ -1,8 +1,6 @@
 //! Pods whose volumes were backed up file by file (restore-semantics 7.2): an init container holds the pod back
 //! until its volumes are filled.
 
-use std::collections::BTreeSet;
-
 use futures::future::{BoxFuture, FutureExt};
 use serde_json::{Value, json};
 
@@ -10,17 +8,14 @@ use super::config::PluginConfig;
 use super::{Context, Error, Input, Output, fields};
 
 /// Velero's name of the waiting init container.
-pub(super) const RESTORE_WAIT: &str = "restore-wait";
+pub(crate) const RESTORE_WAIT: &str = "restore-wait";
 
 const NAME: &str = "velero.io/pod-volume-restore";
 
 /// Its name before Velero 1.10.
 const RESTIC_WAIT: &str = "restic-wait";
 
-/// Annotations by which Velero named a volume's snapshot before there were PodVolumeBackups.
-const LEGACY_SNAPSHOT: &str = "snapshot.velero.io/";
-
-/// Removes the waiting init container of an earlier restore, and adds one if the pod has pod volume backups.
+/// Removes the waiting init container of an earlier restore, and adds one if the pod has volumes whose data is restored.
 pub(super) fn add_restore_wait(input: Input<'_>) -> BoxFuture<'_, Result<Output, Error>> {
     async move {
         let mut item = input.item;
@@ -70,35 +65,10 @@ fn remove_waiting(item: &mut Value) -> Result<(), Error> {
     Ok(())
 }
 
-/// The pod's volumes that have a backup (restore-semantics 5.13), sorted.
-fn volumes_with_backups(pod: &Value, context: &Context<'_>) -> Result<BTreeSet<String>, Error> {
-    let (name, namespace) = (fields::name(pod)?, fields::namespace(pod)?);
-    let mut ephemeral = BTreeSet::new();
-    fields::each(pod, "spec.volumes", |volume| {
-        if fields::get(volume, "projected")?.is_some() || fields::get(volume, "downwardAPI")?.is_some() {
-            ephemeral.insert(fields::text_or_empty(volume, "name")?);
-        }
-        Ok(())
-    })?;
-    let is_of_pod = |backup: &&Value| {
-        backup["spec"]["pod"]["name"] == name
-            && backup["spec"]["pod"]["namespace"] == namespace
-            && backup["status"]["snapshotID"].as_str().is_some_and(|id| !id.is_empty())
-    };
-    let volumes: BTreeSet<String> = context
-        .pod_volume_backups
-        .iter()
-        .filter(is_of_pod)
-        .filter_map(|backup| backup["spec"]["volume"].as_str())
-        .filter(|volume| !ephemeral.contains(volume))
-        .map(str::to_owned)
-        .collect();
-    if !volumes.is_empty() {
-        return Ok(volumes);
-    }
-    let annotations = fields::object(pod, "metadata.annotations")?;
-    let legacy = |key: &String| key.strip_prefix(LEGACY_SNAPSHOT).map(str::to_owned);
-    Ok(annotations.into_iter().flatten().filter_map(|(key, _)| legacy(key)).collect())
+/// The pod's volumes that have a backup (restore-semantics 5.13), sorted; none where nobody would bring the data.
+fn volumes_with_backups(pod: &Value, context: &Context<'_>) -> Result<Vec<String>, Error> {
+    let Some(backups) = context.pod_volume_backups else { return Ok(Vec::new()) };
+    Ok(backups.of_pod(pod, fields::namespace(pod)?)?.into_keys().collect())
 }
 
 fn non_empty<'a>(config: &'a PluginConfig, key: &str) -> Option<&'a str> {
@@ -272,6 +242,18 @@ mod tests {
         let mut old = pod();
         old["metadata"]["annotations"] = json!({"snapshot.velero.io/data": "abc", "other": "x"});
         assert_eq!(wait_of(&bench, old)["volumeMounts"], json!([{"name": "data", "mountPath": "/restores/data"}]));
+    }
+
+    #[test]
+    fn a_pod_does_not_wait_for_data_that_nobody_brings() {
+        let bench = Bench::new().pod_volume_backup(backup("p", "app", "data", "s")).without_pod_volume_restores();
+        let mut old = pod();
+        old["metadata"]["annotations"] = json!({"snapshot.velero.io/data": "abc"});
+        for pod in [pod(), old] {
+            let output = bench.run(NAME, pod).unwrap();
+            assert_eq!(output.item["spec"]["initContainers"], json!([{"name": "init"}]));
+        }
+        assert!(bench.requests().is_empty());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::{BUILT_IN, Context, Error, Input, Lookup, Output};
 use crate::engine::discovery::Discovery;
 use crate::engine::job::DataMover;
+use crate::engine::pod_volume_backups::{PodVolumeBackups, VolumeBackup};
 use crate::engine::ports::{ApiError, ApiErrorKind, Change, Cluster};
 use crate::model::{RestoreSpec, Target};
 
@@ -135,7 +136,7 @@ pub(super) struct Bench {
     spec: RestoreSpec,
     objects: Vec<Value>,
     from_backup: Option<Value>,
-    pod_volume_backups: Vec<Value>,
+    pod_volume_backups: Option<PodVolumeBackups>,
     snapshot_move_data: bool,
     data_mover: Option<DataMover>,
     cluster: Mutex<Option<Arc<FakeCluster>>>,
@@ -147,7 +148,7 @@ impl Bench {
             spec: RestoreSpec::default(),
             objects: Vec::new(),
             from_backup: None,
-            pod_volume_backups: Vec::new(),
+            pod_volume_backups: Some(PodVolumeBackups::default()),
             snapshot_move_data: false,
             data_mover: None,
             cluster: Mutex::default(),
@@ -200,7 +201,16 @@ impl Bench {
     }
 
     pub(super) fn pod_volume_backup(mut self, backup: Value) -> Self {
-        self.pod_volume_backups.push(backup);
+        let text = |pointer: &str| backup.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let snapshot_id = text("/status/snapshotID").to_owned();
+        let snapshot = VolumeBackup { snapshot_id, size: 0, uploader_type: String::new() };
+        let backups = self.pod_volume_backups.get_or_insert_default();
+        backups.insert(text("/spec/pod/namespace"), text("/spec/pod/name"), text("/spec/volume"), snapshot);
+        self
+    }
+
+    pub(super) fn without_pod_volume_restores(mut self) -> Self {
+        self.pod_volume_backups = None;
         self
     }
 
@@ -248,7 +258,7 @@ impl Bench {
             snapshot_move_data: self.snapshot_move_data,
             data_mover: self.data_mover.as_ref(),
             csi: true,
-            pod_volume_backups: &self.pod_volume_backups,
+            pod_volume_backups: self.pod_volume_backups.as_ref(),
             lookup,
         }
     }

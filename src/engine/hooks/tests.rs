@@ -73,6 +73,14 @@ impl Cluster for Pods {
         Ok(patch.clone())
     }
 
+    async fn delete(&self, _: &Target, _: &str) -> Result<(), ApiError> {
+        unreachable!("exec hooks delete nothing")
+    }
+
+    async fn delete_collection(&self, _: &Target, _: &str) -> Result<(), ApiError> {
+        unreachable!("exec hooks delete nothing")
+    }
+
     async fn replace_status(&self, _target: &Target, _name: &str, object: &Value) -> Result<Value, ApiError> {
         Ok(object.clone())
     }

@@ -14,6 +14,7 @@ use crate::archive::testing::Backup;
 use crate::cluster::KubeCluster;
 use crate::engine::discovery::Discovery;
 use crate::engine::events::{Event, Events, Finished};
+use crate::engine::ports::exec::NoExec;
 use crate::engine::ports::{Change, Cluster};
 use crate::engine::{run, strip};
 use crate::model::{
@@ -201,7 +202,16 @@ impl Events for Ends {
 async fn restore(sandbox: &Sandbox, archive: &Arc<Archive>, job: Job) -> (BTreeMap<String, Finished>, run::Report) {
     let (ends, cluster) = (Arc::new(Ends::default()), Arc::new(KubeCluster::new(sandbox.client())));
     let (job, stop) = (Arc::new(job), CancellationToken::new());
-    let report = run::run(job, Arc::clone(archive), cluster, Arc::clone(&ends) as _, stop).await.unwrap();
+    let report = run::run(
+        job,
+        Arc::clone(archive),
+        cluster,
+        Arc::new(NoExec("a test runs nothing")),
+        Arc::clone(&ends) as _,
+        stop,
+    )
+    .await
+    .unwrap();
     let ends = std::mem::take(&mut ends.0.lock().unwrap().1);
     (ends, report)
 }

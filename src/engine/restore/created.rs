@@ -9,7 +9,7 @@ use super::item::{End, Item};
 use crate::engine::managed_fields;
 use crate::engine::ports::ApiError;
 use crate::engine::retry::{Attempts, Backoff, retrying};
-use crate::model::{Bucket, Reason, Severity, Target, label};
+use crate::model::{Reason, Target, label};
 
 /// Tries of a status write that meets a newer object, and the pause between them (restore-semantics 5.11.1).
 const STATUS_TRIES: u32 = 5;
@@ -98,31 +98,10 @@ impl Run {
         }
         self.restore_managed_fields(item, target, object, &created).await;
         if item.wanted.group_resource == "pods" {
-            self.refuse_pod_volumes(item);
+            self.restore_pod_volumes(item, &created);
             self.begin_exec_hooks(item, &created);
         }
         End::Created(name)
-    }
-
-    /// A pod whose volumes have pod volume backups comes up with empty ones: that is an error, and not a silent loss.
-    fn refuse_pod_volumes(&self, item: &mut Item) {
-        let text = |backup: &Value, pointer: &str| backup.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-        let of_pod = |backup: &&Value| {
-            text(backup, "/spec/pod/name").as_deref() == Some(&*item.key.name)
-                && text(backup, "/spec/pod/namespace").as_deref() == Some(&*item.wanted.source_namespace)
-                && text(backup, "/status/snapshotID").is_some_and(|snapshot| !snapshot.is_empty())
-        };
-        let backups = self.job.volumes.pod_volume_backups.iter().filter(of_pod);
-        let volumes: Vec<String> = backups.filter_map(|backup| text(backup, "/spec/volume")).collect();
-        if !volumes.is_empty() {
-            let message = format!(
-                "pod volume restore of {} is not supported by this version of Reprise: volumes {} are restored empty; \
-                 restore this pod with Velero to have their data",
-                item.display(&item.key.name),
-                volumes.join(", ")
-            );
-            item.find_in(self, Severity::Error, Bucket::Velero, Reason::Volume, message);
-        }
     }
 
     fn wants_status(&self, item: &Item, object: &Value) -> bool {

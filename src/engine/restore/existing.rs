@@ -12,6 +12,9 @@ impl Run {
     /// Compares the live object with the one to restore, and does what the policy says.
     pub(super) async fn reconcile(&self, item: &mut Item, target: &Target, object: Value, mut live: Value) -> End {
         self.warn_of_earlier_exec_hooks(item, &live);
+        if item.wanted.group_resource == "pods" {
+            self.resume_pod_volumes(item, &live);
+        }
         if let Err(error) = strip::strip(&mut live).and_then(|_| strip::copy_restore_labels(&object, &mut live)) {
             item.error(self, Reason::Invalid, error.to_string());
             return End::Nothing(Reason::Invalid);

@@ -13,6 +13,7 @@ mod hooks;
 mod item;
 mod ledger;
 mod namespaces;
+mod pod_volumes;
 mod volumes;
 
 use std::collections::HashMap;
@@ -45,6 +46,8 @@ use crate::model::{
 };
 
 use ledger::{Chain, Ledger};
+pub(super) use pod_volumes::PodVolumesUnderWay;
+pub use pod_volumes::RestoredPodVolume;
 
 /// Everything the items of one run share.
 pub(super) struct Run {
@@ -66,6 +69,8 @@ pub(super) struct Run {
     schemas: Schemas,
     crds: crds::Waits,
     exec_hooks: Mutex<ExecHooks>,
+    /// `None` where the data of no pod volume is restored.
+    pod_volumes: Option<pod_volumes::PodVolumes>,
     results: Mutex<Results>,
     operations: Mutex<Vec<Operation>>,
     /// Where `cluster` is one on which nothing is written.
@@ -84,6 +89,8 @@ pub(super) struct Parts {
     pub(super) lookup: actions::Lookup,
     pub(super) stop: CancellationToken,
     pub(super) preview: Option<Arc<Overlay>>,
+    /// When the engine began.
+    pub(super) begun: tokio::time::Instant,
 }
 
 impl Run {
@@ -93,9 +100,11 @@ impl Run {
         let ids: HashMap<EntryId, ItemId> = planned.iter().copied().zip((0..).map(ItemId)).collect();
         let next_id = AtomicU32::new(u32::try_from(next_id).unwrap_or(u32::MAX));
         let status = parts.job.spec.restore_status.as_ref().map(|lists| resolve_resources(lists, &parts.discovery));
+        let pod_volumes = pod_volumes::PodVolumes::new(&parts);
         Self {
             exec_hooks: Mutex::new(ExecHooks::new(Arc::clone(&parts.cluster), parts.exec, Arc::clone(&parts.events))),
             status,
+            pod_volumes,
             job: parts.job,
             archive: parts.archive,
             schemas: Schemas::new(Arc::clone(&parts.cluster)),
@@ -283,8 +292,8 @@ impl Run {
             snapshot_move_data: job.snapshot_move_data,
             data_mover: job.data_mover.as_ref(),
             csi: job.csi(),
-            // No PodVolumeRestores are made, and a pod that waits for them would wait for ever.
-            pod_volume_backups: &[],
+            // A pod that waits for data which nobody brings would wait for ever.
+            pod_volume_backups: self.pod_volumes.is_some().then_some(&job.volumes.pod_volume_backups),
             lookup: &self.lookup,
         }
     }
@@ -337,6 +346,8 @@ impl Run {
             planned: true,
             operations: std::mem::take(&mut *self.operations.lock().unwrap_or_else(PoisonError::into_inner)),
             exec_hooks: std::mem::take(&mut *self.exec_hooks.lock().unwrap_or_else(PoisonError::into_inner)),
+            pod_volumes: self.pod_volumes.as_ref().map(pod_volumes::PodVolumes::under_way),
+            restored_pod_volumes: Vec::new(),
         }
     }
 }

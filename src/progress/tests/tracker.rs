@@ -452,9 +452,27 @@ fn what_cannot_be_is_counted_and_changes_nothing() {
         Event::Added(known(1, Origin::Additional)),
         Event::Stage(Stage::Collecting),
         Event::WaitOver("namespace nowhere".to_owned()),
+        Event::Counts(Stage::Items, Counts { created: 7, ..Counts::default() }),
     ];
     for (number, event) in (1..).zip(&wrong) {
         tracker.apply(event, at(2));
         assert_eq!((tracker.anomalies(), tracker.snapshot(at(2))), (number, before.clone()), "{event:?}");
     }
+}
+
+#[test]
+fn counts_of_later_stages_stand_beside_the_items_and_change_no_number_of_them() {
+    let mut tracker = running(2);
+    tracker.apply(&Event::Finished(created(0)), at(2));
+    let before = tracker.snapshot(at(50));
+    for (pending, created) in [(2, 0), (1, 1)] {
+        let counts = Counts { pending, created, ..Counts::default() };
+        tracker.apply(&Event::Counts(Stage::Volumes, counts), at(50));
+        let progress = tracker.snapshot(at(50));
+        assert_eq!(progress.stages[&Stage::Volumes], counts);
+        assert_eq!((progress.outcomes, progress.total_items), (before.outcomes, before.total_items));
+        assert_eq!((progress.items_restored, progress.sequence), (before.items_restored, before.sequence));
+        assert_eq!(progress.last_progress_at, Some(at(50)), "something moves");
+    }
+    assert_eq!(tracker.anomalies(), 0);
 }

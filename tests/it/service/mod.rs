@@ -13,6 +13,7 @@ mod doors;
 mod hooks;
 mod operations;
 mod plan;
+mod pod_volumes;
 mod queue;
 mod read_only;
 mod real_cluster;

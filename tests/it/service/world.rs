@@ -235,7 +235,7 @@ impl World {
         serde_json::from_str(&self.unpacked(&format!("restores/{restore}/{restore}-volumeinfo.json.gz"))).unwrap()
     }
 
-    fn unpacked(&self, key: &str) -> String {
+    pub(super) fn unpacked(&self, key: &str) -> String {
         let packed = match &self.store {
             Store::Folder(folder) => std::fs::read(folder.path().join(key)).ok(),
             Store::S3(s3) => s3.get(BUCKET, key).map(|body| body.to_vec()),
