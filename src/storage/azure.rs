@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use object_store::azure::MicrosoftAzureBuilder;
 
-use super::azure_credentials::{self, AzureCredentials, Variables, Wanted};
+use super::azure_credentials::{self, AzureCredentials, AzureIdentity, Variables, Wanted};
+use super::azure_keys::{self, Account};
 use super::client::{self, Peers};
 use super::location::{Inputs, check_keys, flag, misconfigured};
 use super::{Error, ObjectBackupStore, Options};
@@ -37,6 +38,8 @@ pub struct AzureConfig {
     pub endpoint: String,
     /// Address of the directory service that gives tokens.
     pub authority_host: String,
+    /// Address of the resource manager, which knows the keys of the account.
+    pub resource_manager: String,
     /// Certificates to trust besides the system's, PEM.
     pub ca_cert: Option<String>,
     /// How requests are authenticated.
@@ -48,21 +51,27 @@ pub struct AzureConfig {
 struct Cloud {
     blob_suffix: &'static str,
     authority_host: &'static str,
+    resource_manager: &'static str,
 }
 
 impl Cloud {
     /// The cloud of this name, whatever its case; the public one where there is none.
     fn named(name: Option<&str>) -> Result<Self, Error> {
         match name.unwrap_or_default().to_ascii_lowercase().as_str() {
-            "" | "azurecloud" | "azurepubliccloud" => {
-                Ok(Self { blob_suffix: "blob.core.windows.net", authority_host: "https://login.microsoftonline.com" })
-            }
-            "azurechinacloud" => {
-                Ok(Self { blob_suffix: "blob.core.chinacloudapi.cn", authority_host: "https://login.chinacloudapi.cn" })
-            }
+            "" | "azurecloud" | "azurepubliccloud" => Ok(Self {
+                blob_suffix: "blob.core.windows.net",
+                authority_host: "https://login.microsoftonline.com",
+                resource_manager: "https://management.azure.com",
+            }),
+            "azurechinacloud" => Ok(Self {
+                blob_suffix: "blob.core.chinacloudapi.cn",
+                authority_host: "https://login.chinacloudapi.cn",
+                resource_manager: "https://management.chinacloudapi.cn",
+            }),
             "azureusgovernment" | "azureusgovernmentcloud" => Ok(Self {
                 blob_suffix: "blob.core.usgovcloudapi.net",
                 authority_host: "https://login.microsoftonline.us",
+                resource_manager: "https://management.usgovcloudapi.net",
             }),
             _ => Err(misconfigured(
                 "AZURE_CLOUD_NAME in the credentials file is not known; it is one of AzurePublicCloud, AzureChinaCloud \
@@ -105,22 +114,27 @@ impl AzureConfig {
             Some(url) => client::endpoint("activeDirectoryAuthorityURI", url)?,
             None => cloud.authority_host.to_owned(),
         };
-        let wanted =
-            Wanted { account_key_variable: value("storageAccountKeyEnvVar"), use_aad: flag(config, "useAAD")? };
+        let wanted = Wanted {
+            account_key_variable: value("storageAccountKeyEnvVar"),
+            use_aad: flag(config, "useAAD")?,
+            subscription_id: value("subscriptionId"),
+            resource_group: value("resourceGroup"),
+        };
         let credentials = azure_credentials::resolve(wanted, &variables, inputs.env)?;
         Ok(Self {
             account: account.to_owned(),
             container: container.to_owned(),
             endpoint,
             authority_host,
+            resource_manager: cloud.resource_manager.to_owned(),
             ca_cert,
             credentials,
         })
     }
 }
 
-/// The client of a container.
-pub(super) fn open(config: &AzureConfig) -> Result<ObjectBackupStore, Error> {
+/// The client of a container. Asks Azure for a key of the account where that is how it is to be authorized.
+pub(super) async fn open(config: &AzureConfig) -> Result<ObjectBackupStore, Error> {
     let unusable = |error: object_store::Error| Error::Unusable { key: config.container.clone(), source: error.into() };
     let options = client::options(&Peers {
         endpoints: [Some(&config.endpoint), None],
@@ -134,26 +148,47 @@ pub(super) fn open(config: &AzureConfig) -> Result<ObjectBackupStore, Error> {
         .with_authority_host(&config.authority_host)
         .with_client_options(options)
         .with_retry(client::retry());
+    let with_key =
+        |builder: MicrosoftAzureBuilder, key: &str| builder.with_access_key(key).with_credential_type("access_key");
     let builder = match &config.credentials {
-        AzureCredentials::AccountKey(key) => builder.with_access_key(&key.0).with_credential_type("access_key"),
-        AzureCredentials::ClientSecret { tenant_id, client_id, client_secret } => builder
+        AzureCredentials::AccountKey(key) => with_key(builder, &key.0),
+        AzureCredentials::ListedKey { identity, subscription_id, resource_group } => {
+            let account = Account {
+                name: &config.account,
+                subscription_id,
+                resource_group,
+                identity,
+                authority_host: &config.authority_host,
+                resource_manager: &config.resource_manager,
+                ca_cert: config.ca_cert.as_deref(),
+                pause: azure_keys::PAUSE,
+            };
+            with_key(builder, &azure_keys::account_key(&account).await?.0)
+        }
+        AzureCredentials::Token(identity) => with_identity(builder, identity),
+    };
+    let store = Arc::new(builder.build().map_err(unusable)?);
+    Ok(ObjectBackupStore::new(store.clone(), Options::default()).with_signer(store))
+}
+
+fn with_identity(builder: MicrosoftAzureBuilder, identity: &AzureIdentity) -> MicrosoftAzureBuilder {
+    match identity {
+        AzureIdentity::ClientSecret { tenant_id, client_id, client_secret } => builder
             .with_client_secret_authorization(client_id, &client_secret.0, tenant_id)
             .with_credential_type("client_secret"),
-        AzureCredentials::WorkloadIdentity { tenant_id, client_id, token_file } => builder
+        AzureIdentity::Workload { tenant_id, client_id, token_file } => builder
             .with_client_id(client_id)
             .with_tenant_id(tenant_id)
             .with_federated_token_file(token_file)
             .with_credential_type("workload_identity"),
-        AzureCredentials::ManagedIdentity { client_id } => {
+        AzureIdentity::Managed { client_id } => {
             let builder = builder.with_credential_type("managed_identity");
             match client_id {
                 Some(client_id) => builder.with_client_id(client_id),
                 None => builder,
             }
         }
-    };
-    let store = Arc::new(builder.build().map_err(unusable)?);
-    Ok(ObjectBackupStore::new(store.clone(), Options::default()).with_signer(store))
+    }
 }
 
 #[cfg(test)]
@@ -183,6 +218,7 @@ mod tests {
             container: "c".into(),
             endpoint: "https://a.blob.core.windows.net".into(),
             authority_host: "https://login.microsoftonline.com".into(),
+            resource_manager: "https://management.azure.com".into(),
             ca_cert: None,
             credentials,
         }
@@ -192,29 +228,41 @@ mod tests {
     #[test]
     fn credentials_are_taken_in_the_plugin_s_order() {
         let key = AzureCredentials::AccountKey(Hidden(KEY.into()));
-        let principal = AzureCredentials::ClientSecret {
+        let principal = || AzureIdentity::ClientSecret {
             tenant_id: "t".into(),
             client_id: "c".into(),
             client_secret: Hidden("hush".into()),
         };
-        let workload = |tenant: &str, client: &str| AzureCredentials::WorkloadIdentity {
+        let token = AzureCredentials::Token;
+        let listed = |identity, subscription: &str, group: &str| AzureCredentials::ListedKey {
+            identity,
+            subscription_id: subscription.into(),
+            resource_group: group.into(),
+        };
+        let workload = |tenant: &str, client: &str| AzureIdentity::Workload {
             tenant_id: tenant.into(),
             client_id: client.into(),
             token_file: "/t".into(),
         };
-        let managed = |client: Option<&str>| AzureCredentials::ManagedIdentity { client_id: client.map(str::to_owned) };
+        let managed = |client: Option<&str>| AzureIdentity::Managed { client_id: client.map(str::to_owned) };
+        let in_file = format!("{PRINCIPAL}AZURE_SUBSCRIPTION_ID=fs\nAZURE_RESOURCE_GROUP=fg\n");
+        let in_config = &[("storageAccount", "a"), ("subscriptionId", "s"), ("resourceGroup", "g")][..];
         let with_key = format!("{PRINCIPAL}MY_KEY={KEY}\n");
         let by_key = &[("storageAccount", "a"), ("storageAccountKeyEnvVar", "MY_KEY")][..];
         let aad = &[("storageAccount", "a"), ("useAAD", "true")][..];
         for (config, file, env, credentials) in [
             (by_key, Some(with_key.as_str()), &[][..], key.clone()),
             (&[by_key, &[("useAAD", "true")]].concat(), Some(&with_key), WORKLOAD, key.clone()),
-            (aad, Some(PRINCIPAL), &[], principal.clone()),
-            (aad, Some(PRINCIPAL), WORKLOAD, principal.clone()),
-            (aad, None, WORKLOAD, workload("et", "ec")),
-            (aad, Some("AZURE_TENANT_ID=t\nAZURE_CLIENT_ID=c"), &WORKLOAD[..1], workload("t", "c")),
-            (aad, Some("AZURE_CLIENT_ID=c"), &[], managed(Some("c"))),
-            (aad, None, &[], managed(None)),
+            (aad, Some(PRINCIPAL), &[], token(principal())),
+            (aad, Some(PRINCIPAL), WORKLOAD, token(principal())),
+            (in_config, Some(&in_file), &[], listed(principal(), "s", "g")),
+            (&in_config[..1], Some(&in_file), &[], listed(principal(), "fs", "fg")),
+            (&[in_config, &[("useAAD", "false")]].concat(), None, WORKLOAD, listed(workload("et", "ec"), "s", "g")),
+            (in_config, None, &[], listed(managed(None), "s", "g")),
+            (aad, None, WORKLOAD, token(workload("et", "ec"))),
+            (aad, Some("AZURE_TENANT_ID=t\nAZURE_CLIENT_ID=c"), &WORKLOAD[..1], token(workload("t", "c"))),
+            (aad, Some("AZURE_CLIENT_ID=c"), &[], token(managed(Some("c")))),
+            (aad, None, &[], token(managed(None))),
         ] {
             assert_eq!(read(config, file, env).unwrap(), expected(credentials), "{config:?} {env:?}");
         }
@@ -271,7 +319,7 @@ mod tests {
                 "https://a.blob.core.windows.net",
                 "https://login.example.com",
             ),
-            // What only the exchange of tokens for keys needs, or writing in blocks, changes nothing.
+            // What only a key that is asked for needs, and writing in blocks, changes no address.
             (
                 &[
                     ("resourceGroup", "g"),
@@ -295,8 +343,14 @@ mod tests {
         let by_key = vec![("storageAccount", "a"), ("storageAccountKeyEnvVar", "MY_KEY")];
         for (config, file, env, part) in [
             (vec![], "", &[][..], "provider azure needs config.storageAccount"),
-            (vec![("storageAccount", "a")], PRINCIPAL, &[], "set useAAD to \"true\""),
-            (vec![("storageAccount", "a"), ("useAAD", "false")], PRINCIPAL, &[], "in storageAccountKeyEnvVar"),
+            (vec![("storageAccount", "a")], PRINCIPAL, &[], "which needs subscriptionId (or AZURE_SUBSCRIPTION_ID"),
+            (vec![("storageAccount", "a"), ("subscriptionId", "s")], PRINCIPAL, &[], "set useAAD to \"true\""),
+            (
+                vec![("storageAccount", "a"), ("useAAD", "false")],
+                PRINCIPAL,
+                &[],
+                "neither storageAccountKeyEnvVar nor useAAD is set",
+            ),
             (aad(&[("container", "x")]), "", &[], "config has invalid keys [container]; valid keys are [activeD"),
             (
                 vec![("storageAccount", "a"), ("useAAD", "yes")],
@@ -345,11 +399,11 @@ mod tests {
         let aad = &[("storageAccount", "a"), ("useAAD", "true")][..];
         for (file, env) in [(Some(PRINCIPAL), &[][..]), (None, WORKLOAD), (Some("AZURE_CLIENT_ID=c"), &[]), (None, &[])]
         {
-            let store = open(&read(aad, file, env).unwrap()).unwrap();
+            let store = open(&read(aad, file, env).unwrap()).await.unwrap();
             assert!(!format!("{store:?}").contains("hush"));
         }
         let config = [("storageAccount", "a"), ("storageAccountKeyEnvVar", "K")];
-        let store = open(&read(&config, Some(&format!("K={KEY}")), &[]).unwrap()).unwrap();
+        let store = open(&read(&config, Some(&format!("K={KEY}")), &[]).unwrap()).await.unwrap();
         let url = store.presign_get("backups/b/b.tar.gz", std::time::Duration::from_mins(10)).await.unwrap();
         assert!(url.starts_with("https://a.blob.core.windows.net/c/backups/b/b.tar.gz?"), "{url}");
         assert!(url.contains("sig=") && !url.contains(KEY), "{url}");

@@ -8,13 +8,28 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::Error;
 use super::credentials::Hidden;
-use super::location::misconfigured;
 
 /// How requests are authenticated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AzureCredentials {
     /// A key of the storage account.
     AccountKey(Hidden),
+    /// A key of the storage account, which Azure is asked for by this identity when the location is opened.
+    ListedKey {
+        /// Who asks.
+        identity: AzureIdentity,
+        /// The subscription that the account belongs to.
+        subscription_id: String,
+        /// Its resource group.
+        resource_group: String,
+    },
+    /// Tokens of this identity.
+    Token(AzureIdentity),
+}
+
+/// Who gets a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AzureIdentity {
     /// A service principal with a secret.
     ClientSecret {
         /// The directory it belongs to.
@@ -25,7 +40,7 @@ pub enum AzureCredentials {
         client_secret: Hidden,
     },
     /// A service account of the cluster that stands for a service principal or identity.
-    WorkloadIdentity {
+    Workload {
         /// The directory it belongs to.
         tenant_id: String,
         /// Its application.
@@ -34,7 +49,7 @@ pub enum AzureCredentials {
         token_file: String,
     },
     /// An identity of the machine.
-    ManagedIdentity {
+    Managed {
         /// Which of several; absent for the only one.
         client_id: Option<String>,
     },
@@ -47,6 +62,10 @@ pub(super) struct Wanted<'a> {
     pub(super) account_key_variable: Option<&'a str>,
     /// `useAAD`.
     pub(super) use_aad: bool,
+    /// `subscriptionId`.
+    pub(super) subscription_id: Option<&'a str>,
+    /// `resourceGroup`.
+    pub(super) resource_group: Option<&'a str>,
 }
 
 /// The credentials that hold.
@@ -72,26 +91,36 @@ pub(super) fn resolve(
         }
         return Ok(AzureCredentials::AccountKey(Hidden(key.to_owned())));
     }
-    if !wanted.use_aad {
-        return Err(misconfigured(
-            "neither storageAccountKeyEnvVar nor useAAD is set: asking Azure for the keys of the storage account is not \
-             supported; set useAAD to \"true\" and give the identity the role Storage Blob Data Contributor, or name \
-             the variable of the credentials file that holds a key in storageAccountKeyEnvVar",
-        ));
+    if wanted.use_aad {
+        return identity(file, env).map(AzureCredentials::Token);
     }
-    let secret = file.get("AZURE_CLIENT_SECRET");
-    let has_certificate =
-        ["AZURE_CLIENT_CERTIFICATE", "AZURE_CLIENT_CERTIFICATE_PATH"].into_iter().find(|name| file.get(name).is_some());
-    if let Some(secret) = secret {
+    let need = |given: Option<&str>, key: &str, variable: &str| {
+        given.or_else(|| file.get(variable)).map(str::to_owned).ok_or_else(|| {
+            Error::Misconfigured(format!(
+                "neither storageAccountKeyEnvVar nor useAAD is set, so that Azure is to be asked for a key of the storage \
+                 account, which needs {key} (or {variable} in the credentials file); set it, or set useAAD to \"true\" \
+                 and give the identity the role Storage Blob Data Contributor"
+            ))
+        })
+    };
+    let subscription_id = need(wanted.subscription_id, "subscriptionId", "AZURE_SUBSCRIPTION_ID")?;
+    let resource_group = need(wanted.resource_group, "resourceGroup", "AZURE_RESOURCE_GROUP")?;
+    Ok(AzureCredentials::ListedKey { identity: identity(file, env)?, subscription_id, resource_group })
+}
+
+/// Who gets tokens: a principal of the file, a workload, the machine.
+fn identity(file: &Variables, env: &BTreeMap<String, String>) -> Result<AzureIdentity, Error> {
+    if let Some(secret) = file.get("AZURE_CLIENT_SECRET") {
         let need = |name: &str| {
             file.get(name).map(str::to_owned).ok_or_else(|| {
                 Error::Misconfigured(format!("the credentials file has AZURE_CLIENT_SECRET and no {name}"))
             })
         };
         let (tenant_id, client_id) = (need("AZURE_TENANT_ID")?, need("AZURE_CLIENT_ID")?);
-        return Ok(AzureCredentials::ClientSecret { tenant_id, client_id, client_secret: Hidden(secret.to_owned()) });
+        return Ok(AzureIdentity::ClientSecret { tenant_id, client_id, client_secret: Hidden(secret.to_owned()) });
     }
-    if let Some(name) = has_certificate {
+    let certificates = ["AZURE_CLIENT_CERTIFICATE", "AZURE_CLIENT_CERTIFICATE_PATH"];
+    if let Some(name) = certificates.into_iter().find(|name| file.get(name).is_some()) {
         return Err(Error::Misconfigured(format!(
             "{name} in the credentials file is not supported; what works is AZURE_CLIENT_SECRET, an account key, \
              workload identity or a managed identity"
@@ -107,9 +136,9 @@ pub(super) fn resolve(
             })
         };
         let (tenant_id, client_id) = (need("AZURE_TENANT_ID")?, need("AZURE_CLIENT_ID")?);
-        return Ok(AzureCredentials::WorkloadIdentity { tenant_id, client_id, token_file });
+        return Ok(AzureIdentity::Workload { tenant_id, client_id, token_file });
     }
-    Ok(AzureCredentials::ManagedIdentity { client_id: file.get("AZURE_CLIENT_ID").map(str::to_owned) })
+    Ok(AzureIdentity::Managed { client_id: file.get("AZURE_CLIENT_ID").map(str::to_owned) })
 }
 
 /// The variables of a credentials file: `KEY=value`, `KEY: value`, `export`, comments, quotes.

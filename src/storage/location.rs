@@ -124,7 +124,8 @@ impl ClientConfig {
     }
 }
 
-/// Opens a location. Only a bucket whose region is not given is asked for something here, namely for that.
+/// Opens a location. Two things may be asked for here: the region of a bucket of AWS where it is not given, and a key of a storage
+/// account of Azure where that is how requests are authorized.
 ///
 /// # Errors
 /// When the configuration cannot work.
@@ -132,7 +133,7 @@ pub async fn open(config: &ClientConfig) -> Result<Arc<dyn BackupStore>, Error> 
     let store: Arc<dyn BackupStore> = match &config.backend {
         Backend::S3(s3) => Arc::new(s3::open(s3).await?),
         Backend::Gcs(gcs) => Arc::new(gcs::open(gcs)?),
-        Backend::Azure(azure) => Arc::new(azure::open(azure)?),
+        Backend::Azure(azure) => Arc::new(azure::open(azure).await?),
         Backend::Folder(path) => Arc::new(ObjectBackupStore::folder(path)?),
     };
     Ok(if config.read_only { Arc::new(ReadOnlyStore::new(store)) } else { store })

@@ -9,6 +9,7 @@
 
 pub mod azure;
 pub mod azure_credentials;
+mod azure_keys;
 mod client;
 pub mod credentials;
 mod error;
