@@ -89,23 +89,47 @@ impl Previews {
             Error::new(Code::NotFound, format!("there is no restore named {name:?}: list them, or plan a spec"))
         })
     }
+}
 
-    async fn begin(&self, wanted: PlanSource, dry_run: bool, stop: &CancellationToken) -> Result<Prepared, Error> {
-        let (restore, source) = self.restore(wanted).await?;
+/// A plan whose request is right; the backup is still to be read, which may take longer than an answer may.
+struct Wanted {
+    executor: Executor,
+    cluster: Arc<dyn DryRun>,
+    restore: Restore,
+    source: Source,
+    dry_run: bool,
+    sandbox: bool,
+    stop: CancellationToken,
+}
+
+impl Wanted {
+    async fn prepare(self) -> Result<Prepared, Error> {
+        let Self { executor, cluster, restore, source, dry_run, sandbox, stop } = self;
         let backup = source.backup.metadata.name.clone().unwrap_or_default();
         let unavailable = |message: String| Error::new(Code::Unavailable, message);
-        let location =
-            self.executor.stores.open(&self.executor.records, &source.location).await.map_err(unavailable)?;
-        let (job, _) = self.executor.job(&restore, &source, &location, &backup).await.map_err(unavailable)?;
-        let archive = self.executor.download(&location, &backup, &job, stop).await.map_err(|error| match error {
+        let location = executor.stores.open(&executor.records, &source.location).await.map_err(unavailable)?;
+        let (job, _) = executor.job(&restore, &source, &location, &backup).await.map_err(unavailable)?;
+        let archive = executor.download(&location, &backup, &job, &stop).await.map_err(|error| match error {
             archive::Error::Cancelled => unavailable("the service is shutting down: try again in a moment".to_owned()),
             archive::Error::Source(error) => unavailable(format!("download backup {backup}: {}", error_chain(&error))),
             damage => Error::new(Code::FailedPrecondition, format!("read backup {backup}: {}", error_chain(&damage))),
         })?;
-        let begun = PlanBegun { restore: job.restore_name.clone(), backup, items: 0, dry_run, sandbox: self.sandbox };
-        let options = preview::Options { dry_run };
-        let steps = preview::preview(job, Arc::new(archive), Arc::clone(&self.cluster), options, stop.clone());
+        let begun = PlanBegun { restore: job.restore_name.clone(), backup, items: 0, dry_run, sandbox };
+        let steps = preview::preview(job, Arc::new(archive), cluster, preview::Options { dry_run }, stop);
         Ok(Prepared { begun, steps })
+    }
+
+    /// Makes the plan, as fast as it is taken.
+    async fn make(self, events: mpsc::Sender<PlanEvent>) {
+        let prepared = tokio::select! {
+            prepared = self.prepare() => prepared,
+            () = events.closed() => return,
+        };
+        match prepared {
+            Ok(prepared) => prepared.pump(events).await,
+            // Nobody listens any more where it cannot be sent.
+            Err(error) => drop(events.send(PlanEvent::Failed(error)).await),
+        }
     }
 }
 
@@ -192,11 +216,20 @@ impl Plans for Previews {
         let PlanRestore { source, dry_run } = request;
         let stop = self.stop.child_token();
         let guard = stop.clone().drop_guard();
-        let prepared = self.begin(source, dry_run, &stop).await?;
+        let (restore, source) = self.restore(source).await?;
+        let wanted = Wanted {
+            executor: self.executor.clone(),
+            cluster: Arc::clone(&self.cluster),
+            restore,
+            source,
+            dry_run,
+            sandbox: self.sandbox,
+            stop,
+        };
         let (sender, events) = mpsc::channel(WINDOW);
         // Owned by the reader, which it does not outlive by more than the requests that are under way.
         let task = tokio::spawn(async move {
-            prepared.pump(sender).await;
+            wanted.make(sender).await;
             drop(room);
         });
         let reader = Reader { events, stop: self.stop.clone(), _stops_with_it: guard, task: Some(task) };

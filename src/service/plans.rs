@@ -63,6 +63,7 @@ pub enum PlanEvent {
 /// Who makes plans.
 #[async_trait]
 pub trait Plans: Send + Sync {
-    /// Begins a plan: everything that can be wrong with the request is an error here, and not of the stream.
+    /// Begins a plan: what is wrong with the request is an error here. A backup that cannot be read, which is known only later,
+    /// ends the stream.
     async fn plan(&self, request: PlanRestore) -> Result<BoxStream<'static, PlanEvent>, Error>;
 }

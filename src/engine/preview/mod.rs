@@ -1,7 +1,7 @@
 //! What a restore would do to the live cluster, item by item, without writing anything.
 //!
 //! There is no second engine for it: [`preview`] runs the very restore, on a cluster whose writes are dry runs
-//! ([`Overlay`]), and tells the outcomes that its items would have. So a plan and the restore cannot differ in how an
+//! (`Overlay`), and tells the outcomes that its items would have. So a plan and the restore cannot differ in how an
 //! object is stripped, changed, placed, compared or counted.
 //!
 //! # Guarantees

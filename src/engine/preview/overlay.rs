@@ -62,6 +62,17 @@ struct State {
     nameless: Vec<(String, Arc<Value>)>,
 }
 
+/// Whether a kind is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// The API server serves it.
+    Served,
+    /// A definition of the restore brings it.
+    Brought,
+    /// Neither, as far as discovery tells.
+    Unknown,
+}
+
 /// Resource, namespace and name in one text.
 fn key(target: &Target, name: &str) -> String {
     format!("{}/{}/{name}", target.group_resource(), target.namespace.as_deref().unwrap_or_default())
@@ -106,18 +117,19 @@ impl Overlay {
         namespace.is_some_and(|namespace| self.state().made.contains_key(&key(&namespaces(), namespace)))
     }
 
-    /// Whether the kind of the target is not served now, and a definition of the restore brings it.
-    async fn is_new_kind(&self, target: &Target) -> Result<bool, ApiError> {
+    /// Whether the kind of the target can be created now, or when the definitions of the restore are there.
+    async fn kind_of(&self, target: &Target) -> Result<Kind, ApiError> {
         if self.cluster.discovery(false).await?.served(&target.group, &target.version, &target.resource).is_some() {
-            return Ok(false);
+            return Ok(Kind::Served);
         }
         let definitions = Target::new("apiextensions.k8s.io", "v1", "customresourcedefinitions", "");
         let name = target.group_resource();
         let made = self.state().made.get(&key(&definitions, name.as_str())).cloned().flatten();
         let versions = made.as_ref().and_then(|definition| definition.pointer("/spec/versions")?.as_array());
-        Ok(versions.is_some_and(|versions| {
+        let is_brought = versions.is_some_and(|versions| {
             versions.iter().any(|version| version["name"] == target.version.as_str() && version["served"] == true)
-        }))
+        });
+        Ok(if is_brought { Kind::Brought } else { Kind::Unknown })
     }
 
     /// Whether the service may do this. Where that cannot be asked, the dry run has to tell.
@@ -192,10 +204,6 @@ impl Overlay {
     /// Without dry runs: is something there already?
     async fn look(&self, target: &Target, object: &Value) -> Result<Value, ApiError> {
         let name = name_of(object);
-        let served = self.cluster.discovery(false).await?;
-        if served.served(&target.group, &target.version, &target.resource).is_none() {
-            return Err(ApiError::status(404, "NotFound", "the server could not find the requested resource"));
-        }
         match self.cluster.get(target, name).await? {
             Some(live) => {
                 self.state().found.insert(key(target, name), live);
@@ -295,15 +303,19 @@ impl Cluster for Overlay {
         if !self.may("create", target).await {
             return Err(forbidden("create", target, name));
         }
-        if self.is_in_new_namespace(target) {
-            let untried = if self.is_new_kind(target).await? { Untried::NewKind } else { Untried::NewNamespace };
-            return Ok(self.make(target, object, Some(untried)));
+        let (kind, is_new_namespace) = (self.kind_of(target).await?, self.is_in_new_namespace(target));
+        if kind == Kind::Brought {
+            return Ok(self.make(target, object, Some(Untried::NewKind)));
+        }
+        // Discovery may have missed a kind, so the API server is asked where it can be.
+        if kind == Kind::Unknown && (is_new_namespace || !self.options.dry_run) {
+            return Err(ApiError::status(404, "NotFound", "the server could not find the requested resource"));
+        }
+        if is_new_namespace {
+            return Ok(self.make(target, object, Some(Untried::NewNamespace)));
         }
         if self.state().leaving.contains(&key(target, name)) {
             return Ok(self.make(target, object, Some(Untried::Leaving)));
-        }
-        if self.is_new_kind(target).await? {
-            return Ok(self.make(target, object, Some(Untried::NewKind)));
         }
         if !self.options.dry_run {
             return self.look(target, object).await;

@@ -503,8 +503,7 @@ async fn a_reader_that_stops_reading_stops_the_work() {
 #[tokio::test]
 async fn a_plan_that_is_aborted_says_why_and_has_no_items() {
     let archive = archive([config("a")]);
-    let mut spec = RestoreSpec::default();
-    spec.included_namespaces = vec!["[".to_owned()];
+    let spec = RestoreSpec { included_namespaces: vec!["[".to_owned()], ..RestoreSpec::default() };
     let (entries, summary) = plan(&Sandbox::new(SandboxOptions::default()), &archive, spec).await;
     assert!(entries.is_empty());
     assert_eq!((summary.findings.len(), summary.has_trouble()), (1, true), "{summary:?}");
