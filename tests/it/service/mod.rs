@@ -9,6 +9,7 @@ mod client;
 mod conclude;
 mod deletion;
 mod doors;
+mod group_snapshots;
 mod operations;
 mod queue;
 mod real_cluster;
