@@ -1,4 +1,4 @@
-//! One restore from its backup to the outcome of its last item; [`super::conclude`] does the rest.
+//! One restore from its backup to the outcome of its last item; `conclude` does the rest.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +46,7 @@ pub struct Executor {
     pub item_operation_sync_frequency: Duration,
     /// Where restores and items are counted.
     pub metrics: Metrics,
-    /// How many restores may be finalized at a time ([`super::conclude::FINALIZERS`]).
+    /// How many restores may be finalized at a time ([`super::FINALIZERS`]).
     pub finalizers: Arc<Semaphore>,
 }
 

@@ -49,6 +49,8 @@ pub(super) async fn collect(
     let selector = format!("{}={}", label::RESTORE_NAME, label::valid_name(restore));
     match list(cluster, &downloads, &selector).await {
         Ok(found) => infos.extend(found.iter().map(|download| of_download(download, &claims))),
+        // Without the kind there are none.
+        Err(error) if error.is_not_found() => {}
         Err(error) => tracing::warn!(restore, %error, "DataDownloads cannot be listed for the volume info"),
     }
     infos

@@ -137,7 +137,11 @@ impl Wait<'_> {
             }
             is_first = false;
             let before = Counts::of(self.operations);
-            let errors = look(port, self.operations, self.timeout, now()).await;
+            // Given up in the middle it loses nothing: whoever takes this up asks again.
+            let errors = tokio::select! {
+                errors = look(port, self.operations, self.timeout, now()) => errors,
+                () = stop.cancelled() => return Waited::Stopped,
+            };
             let failed = !errors.is_empty();
             file(errors, self.results, self.events);
             tell(self.operations, self.events);

@@ -26,10 +26,6 @@ impl Run {
             let message = format!("hook {hook} of {pod} is not run: the pod has no container {container}");
             item.warn(self, Reason::Other, message);
         }
-        // No pod of a preview comes up.
-        if self.preview.is_some() {
-            return;
-        }
         self.exec_hooks.lock().unwrap_or_else(PoisonError::into_inner).begin(&namespace, created, hooks);
     }
 

@@ -45,8 +45,12 @@ async fn the_next_restore_runs_while_the_first_waits_for_its_volume() {
     let status = wait_for_phase(&world, "first", "Finalizing").await;
     assert!(status.get("completionTimestamp").is_none(), "{status}");
     assert_eq!(world.keys("restores/first/"), files_of("first"), "its files are there all the same");
-    let (_, view) = served.get("/api/v1/restores/first").await;
-    assert_eq!((&view["phase"], &view["progress"]["stage"]), (&json!("Finalizing"), &json!("finalizing")), "{view}");
+    let view = until("the service tells it", async || {
+        let (_, view) = served.get("/api/v1/restores/first").await;
+        (view["phase"] == "Finalizing").then_some(view)
+    })
+    .await;
+    assert_eq!(view["progress"]["stage"], "finalizing", "{view}");
 
     // A service that goes down leaves it there, and the next one goes on.
     served.stop().await;
@@ -90,4 +94,19 @@ async fn one_that_waits_for_its_volume_can_be_deleted_and_made_anew() {
     until("it is forgotten", async || (served.get("/api/v1/restores/nightly").await.0 == 404).then_some(())).await;
     served.create("nightly", json!({"backupName": "other"})).await;
     assert_eq!(served.ended("nightly").await.phase(), pb::Phase::Completed);
+}
+
+/// restore-semantics 5.14 step 1.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_whose_backup_is_gone_when_it_is_taken_up_again_ends_partially_failed() {
+    let world = World::sandbox().await;
+    add_unbound_claim(&world, "nightly").await;
+    let served = world.serve().await;
+    served.create("nightly", json!({"backupName": "nightly"})).await;
+    wait_for_phase(&world, "nightly", "Finalizing").await;
+    served.stop().await;
+    world.ask(Method::DELETE, &world.velero("backups/nightly"), None).await.unwrap();
+    let _served = world.serve().await;
+    let status = wait_for_phase(&world, "nightly", "PartiallyFailed").await;
+    assert!(status["completionTimestamp"].is_string(), "{status}");
 }

@@ -10,6 +10,7 @@ mod client;
 mod conclude;
 mod deletion;
 mod doors;
+mod group_snapshots;
 mod hooks;
 mod operations;
 mod plan;

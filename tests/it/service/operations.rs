@@ -11,13 +11,18 @@ use reprise::archive::testing::Backup;
 use reprise::engine::Settings;
 use serde_json::{Value, json};
 
+use super::client::slow;
 use super::served::{Served, until};
 use super::world::{World, config_maps, files_of};
 use crate::support::random_suffix;
 
 /// A service that runs the CSI actions, and asks about operations each second.
 async fn serve(world: &World) -> Served {
-    let options = world.options(world.client.clone());
+    serve_through(world, world.client.clone()).await
+}
+
+async fn serve_through(world: &World, client: kube::Client) -> Served {
+    let options = world.options(client);
     let settings = Settings { features: BTreeSet::from(["EnableCSI".to_owned()]), ..Settings::default() };
     let frequency = Duration::from_secs(1);
     Served::start(Options { settings, item_operation_sync_frequency: frequency, ..options }).await
@@ -144,8 +149,12 @@ async fn moved_data_is_waited_for(world: &World) {
     let volumes = world.volume_info("moved");
     assert_eq!(volumes.as_array().unwrap().len(), 3, "{volumes}");
     assert!(volumes.as_array().unwrap().iter().all(|volume| volume["snapshotDataMoved"] == true), "{volumes}");
-    let (_, view) = served.get("/api/v1/restores/moved").await;
-    assert_eq!(view["phase"], "WaitingForPluginOperations", "{view}");
+    // The service's own view comes a moment after the object's.
+    let view = until("the service tells it", async || {
+        let (_, view) = served.get("/api/v1/restores/moved").await;
+        (view["phase"] == "WaitingForPluginOperations").then_some(view)
+    })
+    .await;
     assert_eq!(view["progress"]["stage"], "plugin-operations", "{view}");
     assert_eq!(view["progress"]["stages"]["plugin-operations"]["pending"], 3, "{view}");
 
@@ -239,4 +248,46 @@ async fn one_whose_backup_is_gone_ends_partially_failed() {
     world.ask(Method::DELETE, &world.velero("backups/moved"), None).await.unwrap();
     assert_eq!(served.ended("moved").await.phase(), pb::Phase::PartiallyFailed);
     assert!(world.restore("moved").await["status"]["completionTimestamp"].is_string());
+}
+
+/// A service that goes down between the claim and the end of the items: the next one meets the claim as one that exists, and
+/// must wait for its data all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn moved_data_is_waited_for_when_the_items_are_taken_up_again() {
+    let world = World::sandbox().await;
+    let mut items = Backup::new().with(json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "data", "namespace": "shop", "uid": "uid-of-data",
+            "annotations": {"velero.io/data-upload-name": "up"}},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    }));
+    items = items.with(json!({
+        "apiVersion": "velero.io/v2alpha1", "kind": "DataUpload",
+        "metadata": {"name": "up", "namespace": world.namespace()},
+        "spec": {"sourceNamespace": "shop", "sourcePVC": "data"}, "status": {"snapshotID": "s"},
+    }));
+    // Claims come before ConfigMaps, which take a while.
+    items = items.with_all((0..150).map(|number| {
+        let metadata = json!({"name": format!("config-{number}"), "namespace": "shop"});
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
+    }));
+    world.add_backup("moved", &items).await;
+    let spec = json!({"spec": {"snapshotMoveData": true, "csiSnapshotTimeout": "20m0s"}});
+    world.ask(Method::PATCH, &world.velero("backups/moved"), Some(&spec)).await.unwrap();
+
+    let served = serve_through(&world, slow(&world.client, Duration::from_millis(100))).await;
+    served.create("moved", json!({"backupName": "moved"})).await;
+    until("ConfigMaps are created", async || {
+        (!world.names("/api/v1/namespaces/shop/configmaps").await.is_empty()).then_some(())
+    })
+    .await;
+    served.stop().await;
+    assert_eq!(world.restore("moved").await["status"]["phase"], "InProgress", "the restore was too fast to be stopped");
+    download(&world, "data").await;
+
+    let served = serve(&world).await;
+    let status = phase(&world, "moved", "WaitingForPluginOperations").await;
+    assert_eq!(counts(&status), [1, 0, 0, 0], "{status}");
+    set(&world, "data", json!({"phase": "Completed"})).await;
+    assert_eq!(served.ended("moved").await.phase(), pb::Phase::Completed);
 }
