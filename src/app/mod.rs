@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
+use futures::future::OptionFuture;
 use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -70,6 +71,8 @@ pub struct Options {
     pub limits: archive::Limits,
     /// Written into Restores that name no timeout for asynchronous operations.
     pub default_item_operation_timeout: String,
+    /// Whether DownloadRequests are answered; Velero's server does that where it runs beside this one.
+    pub download_requests: bool,
     /// The environment, where ambient credentials are looked for.
     pub environment: BTreeMap<String, String>,
 }
@@ -103,6 +106,7 @@ impl Running {
             settings,
             limits,
             default_item_operation_timeout,
+            download_requests,
             environment,
         } = options;
         let listener = bind(listen, "--listen").await?;
@@ -138,6 +142,8 @@ impl Running {
             }),
             hub.clone(),
         );
+        let downloads = download_requests
+            .then(|| controller::download_requests::answer(records.clone(), stores.clone(), stop.clone()));
         let executor = Executor {
             records,
             restores: restores.clone(),
@@ -166,7 +172,12 @@ impl Running {
             admin_address,
             sandbox,
             service,
-            controller: tokio::spawn(controller.run(stop.clone())),
+            controller: tokio::spawn({
+                let run = controller.run(stop.clone());
+                async move {
+                    tokio::join!(run, OptionFuture::from(downloads));
+                }
+            }),
             server: tokio::spawn(server.run()),
             watcher,
             admin: tokio::spawn(api::admin::serve(admin_listener, readiness.clone(), Arc::new(registry))),

@@ -33,6 +33,10 @@ pub(super) struct ServeArgs {
     /// How long to wait for asynchronous operations, where a Restore does not say
     #[arg(long, default_value = "4h", value_parser = engine_flags::duration, value_name = "DURATION")]
     default_item_operation_timeout: std::time::Duration,
+    /// Answer DownloadRequests, as `velero restore logs` and `describe` make them; off, because Velero's own server does so
+    /// wherever it runs beside this one
+    #[arg(long)]
+    download_requests: bool,
     #[command(flatten)]
     cluster: ClusterFlags,
     #[command(flatten)]
@@ -41,7 +45,16 @@ pub(super) struct ServeArgs {
 
 /// Serves until it is told to stop.
 pub(super) async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::Result<Exit> {
-    let ServeArgs { listen, admin_listen, namespace, store, default_item_operation_timeout, cluster, engine } = args;
+    let ServeArgs {
+        listen,
+        admin_listen,
+        namespace,
+        store,
+        default_item_operation_timeout,
+        download_requests,
+        cluster,
+        engine,
+    } = args;
     anyhow::ensure!(
         listen.ip().is_loopback(),
         "--listen {listen} can be reached from outside, and this version has neither TLS nor authentication: listen on \
@@ -75,6 +88,7 @@ pub(super) async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::R
         settings,
         limits: Limits::default(),
         default_item_operation_timeout: GoDuration::from(default_item_operation_timeout).to_string(),
+        download_requests,
         environment: std::env::vars().collect(),
     };
     let running = Running::start(options, stop).await?;

@@ -11,6 +11,7 @@
 pub mod convert;
 pub mod decide;
 mod deletion;
+pub mod download_requests;
 mod dynamic_volumes;
 pub mod execute;
 mod finalize;

@@ -8,6 +8,7 @@ mod bad_requests;
 mod client;
 mod deletion;
 mod doors;
+mod downloads;
 mod queue;
 mod real_cluster;
 mod restart;

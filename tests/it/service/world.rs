@@ -254,6 +254,7 @@ impl World {
             settings: Settings::default(),
             limits: archive::Limits::default(),
             default_item_operation_timeout: "4h0m0s".to_owned(),
+            download_requests: false,
             environment: BTreeMap::new(),
         }
     }
