@@ -1,5 +1,6 @@
 //! The composition root: builds the parts, wires them, starts and ends them. The only place that sees everything.
 
+mod read_only;
 mod sandbox;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, Readiness, Server, server};
 use crate::archive;
 use crate::cluster::KubeCluster;
+use crate::controller::observer::Observer;
 use crate::controller::record_store::RecordStore;
 use crate::controller::{self, Controller, Executor, Records, Restores, Stores};
 use crate::engine::Settings;
@@ -73,6 +75,8 @@ pub struct Options {
     pub default_item_operation_timeout: String,
     /// Whether DownloadRequests are answered; Velero's server does that where it runs beside this one.
     pub download_requests: bool,
+    /// Whether somebody else executes the restores, and this only reports them and writes nothing.
+    pub observe: bool,
     /// The environment, where ambient credentials are looked for.
     pub environment: BTreeMap<String, String>,
 }
@@ -107,6 +111,7 @@ impl Running {
             limits,
             default_item_operation_timeout,
             download_requests,
+            observe,
             environment,
         } = options;
         let listener = bind(listen, "--listen").await?;
@@ -114,6 +119,8 @@ impl Running {
         let admin_address = admin_listener.local_addr().context("read the address of the admin listener")?;
 
         let (client, sandbox, extra) = match backend {
+            // Nothing in this process can write then, whatever it tries.
+            Backend::Cluster(client) if observe => (read_only::read_only(&client), None, Router::new()),
             Backend::Cluster(client) => (client, None, Router::new()),
             Backend::Sandbox { store, pace } => {
                 let sandbox = sandbox::start(&namespace, &store).await?;
@@ -142,6 +149,13 @@ impl Running {
             }),
             hub.clone(),
         );
+        let service = if observe { service.observing() } else { service };
+        let observer = observe.then(|| Observer {
+            records: records.clone(),
+            restores: restores.clone(),
+            hub: hub.clone(),
+            metrics: metrics.clone(),
+        });
         let downloads = download_requests
             .then(|| controller::download_requests::answer(records.clone(), stores.clone(), stop.clone()));
         let executor = Executor {
@@ -172,12 +186,15 @@ impl Running {
             admin_address,
             sandbox,
             service,
-            controller: tokio::spawn({
-                let run = controller.run(stop.clone());
-                async move {
-                    tokio::join!(run, OptionFuture::from(downloads));
-                }
-            }),
+            controller: match observer {
+                Some(observer) => tokio::spawn(observer.run(stop.clone())),
+                None => tokio::spawn({
+                    let run = controller.run(stop.clone());
+                    async move {
+                        tokio::join!(run, OptionFuture::from(downloads));
+                    }
+                }),
+            },
             server: tokio::spawn(server.run()),
             watcher,
             admin: tokio::spawn(api::admin::serve(admin_listener, readiness.clone(), Arc::new(registry))),

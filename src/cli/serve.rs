@@ -37,6 +37,9 @@ pub(super) struct ServeArgs {
     /// wherever it runs beside this one
     #[arg(long)]
     download_requests: bool,
+    /// Only report restores that Velero executes, and write nothing: progress, rate, time left, stalls, streams
+    #[arg(long, conflicts_with_all = ["sandbox", "download_requests"])]
+    observe: bool,
     #[command(flatten)]
     cluster: ClusterFlags,
     #[command(flatten)]
@@ -52,6 +55,7 @@ pub(super) async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::R
         store,
         default_item_operation_timeout,
         download_requests,
+        observe,
         cluster,
         engine,
     } = args;
@@ -76,7 +80,8 @@ pub(super) async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::R
         Backend::Sandbox { store, pace: std::time::Duration::ZERO }
     } else {
         let (client, address) = cluster.client().await?;
-        tracing::info!(cluster = address, namespace, "restoring into a cluster");
+        let work = if observe { "observing the restores of a cluster" } else { "restoring into a cluster" };
+        tracing::info!(cluster = address, namespace, "{work}");
         Backend::Cluster(client)
     };
     let is_sandbox = matches!(backend, Backend::Sandbox { .. });
@@ -89,6 +94,7 @@ pub(super) async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::R
         limits: Limits::default(),
         default_item_operation_timeout: GoDuration::from(default_item_operation_timeout).to_string(),
         download_requests,
+        observe,
         environment: std::env::vars().collect(),
     };
     let running = Running::start(options, stop).await?;
@@ -108,4 +114,31 @@ pub(super) async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::R
 pub(super) async fn write_sample(store: PathBuf, options: SampleOptions) -> anyhow::Result<sample::SampleSummary> {
     let written = tokio::task::spawn_blocking(move || sample::write_backup(&store, &options)).await;
     written.context("write the sample backup")?.context("write the sample backup")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        serve: ServeArgs,
+    }
+
+    #[test]
+    fn who_observes_neither_answers_requests_nor_has_a_sandbox() {
+        let parse = |arguments: &[&str]| Flags::try_parse_from(["serve"].iter().chain(arguments));
+        assert!(parse(&["--observe"]).unwrap().serve.observe);
+        assert!(parse(&["--download-requests", "--sandbox"]).unwrap().serve.download_requests);
+        for other in ["--sandbox", "--download-requests"] {
+            assert!(parse(&["--observe", other]).is_err(), "{other}");
+        }
+        let nothing = parse(&[]).unwrap().serve;
+        assert!(!nothing.observe && !nothing.download_requests);
+    }
 }

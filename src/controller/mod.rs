@@ -15,6 +15,7 @@ pub mod download_requests;
 mod dynamic_volumes;
 pub mod execute;
 mod finalize;
+pub mod observer;
 pub mod record_store;
 pub mod records;
 pub mod source;

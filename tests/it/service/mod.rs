@@ -9,6 +9,7 @@ mod client;
 mod deletion;
 mod doors;
 mod downloads;
+mod observe;
 mod queue;
 mod real_cluster;
 mod restart;

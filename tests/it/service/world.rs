@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use flate2::read::GzDecoder;
-use http::{Method, Request};
+use http::{HeaderName, HeaderValue, Method, Request};
 use reprise::app::{Backend, Options};
 use reprise::archive;
 use reprise::archive::testing::Backup;
@@ -15,6 +15,7 @@ use reprise::sandbox::{self, Sandbox};
 use serde_json::{Value, json};
 
 use super::served::Served;
+use crate::support::control_plane::ADMIN_TOKEN;
 use crate::support::namespace::Namespace;
 use crate::support::s3::S3Server;
 use crate::support::{self, ControlPlane};
@@ -40,7 +41,7 @@ pub(super) struct World {
     store: Store,
     // Dropped last, in this order: the namespace is told to go while the control plane still runs.
     _namespace: Option<Namespace>,
-    _cluster: Option<Arc<ControlPlane>>,
+    cluster: Option<Arc<ControlPlane>>,
 }
 
 enum Store {
@@ -67,7 +68,7 @@ impl World {
             namespace: "velero".to_owned(),
             store: Store::Folder(store),
             _namespace: None,
-            _cluster: None,
+            cluster: None,
         };
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "velero"}});
         world.create("/api/v1/namespaces", &namespace).await;
@@ -92,7 +93,7 @@ impl World {
             namespace: namespace.name().to_owned(),
             store: Store::S3(s3),
             _namespace: Some(namespace),
-            _cluster: Some(cluster),
+            cluster: Some(cluster),
         };
         let secret = json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "credentials"},
@@ -109,6 +110,14 @@ impl World {
             "spec": spec, "status": {"phase": "Available"},
         });
         self.create(&self.velero("backupstoragelocations"), &location).await;
+    }
+
+    /// A client of the API for a user of this name, who has no rights but what is bound to the name. Not in the sandbox.
+    pub(super) async fn client_as(&self, user: &str) -> kube::Client {
+        let cluster = self.cluster.as_ref().expect("the sandbox knows no users");
+        let mut config = cluster.config(ADMIN_TOKEN).await;
+        config.headers.push((HeaderName::from_static("impersonate-user"), HeaderValue::from_str(user).unwrap()));
+        kube::Client::try_from(config).unwrap()
     }
 
     /// The path of a resource of Velero's namespace, or of one object.
@@ -255,6 +264,7 @@ impl World {
             limits: archive::Limits::default(),
             default_item_operation_timeout: "4h0m0s".to_owned(),
             download_requests: false,
+            observe: false,
             environment: BTreeMap::new(),
         }
     }
