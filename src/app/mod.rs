@@ -23,6 +23,7 @@ use crate::archive;
 use crate::cluster::KubeCluster;
 use crate::controller::observer::Observer;
 use crate::controller::record_store::RecordStore;
+use crate::controller::unsaved::UnsavedOperations;
 use crate::controller::{self, Controller, Executor, Records, Restores, Stores};
 use crate::engine::Settings;
 use crate::engine::ports::Cluster as _;
@@ -156,8 +157,11 @@ impl Running {
             hub: hub.clone(),
             metrics: metrics.clone(),
         });
-        let downloads = download_requests
-            .then(|| controller::download_requests::answer(records.clone(), stores.clone(), stop.clone()));
+        // Shared with whoever waits for item operations.
+        let unsaved = UnsavedOperations::default();
+        let downloads = download_requests.then(|| {
+            controller::download_requests::answer(records.clone(), stores.clone(), unsaved.clone(), stop.clone())
+        });
         let executor = Executor {
             records,
             restores: restores.clone(),

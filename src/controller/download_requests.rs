@@ -17,11 +17,12 @@ use tokio_util::sync::CancellationToken;
 use super::records::Records;
 use super::source::{self, message};
 use super::status::timestamp;
-use super::stores::Stores;
+use super::stores::{OpenLocation, Stores};
+use super::unsaved::UnsavedOperations;
 use crate::cluster::FIELD_MANAGER;
 use crate::model::error_chain;
 use crate::model::names::is_dns_subdomain;
-use crate::storage::{self, Layout};
+use crate::storage::{self, Layout, files};
 use crate::velero::{DownloadRequest, DownloadTarget};
 
 /// How long an address holds, and how long the request stays: Velero's ten minutes.
@@ -36,12 +37,17 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Requests worked on at a time: `velero describe --details` makes half a dozen, one after the other.
 const CONCURRENCY: u16 = 8;
 
+/// The kind of target whose file may be older than what is known.
+const RESTORE_ITEM_OPERATIONS: &str = "RestoreItemOperations";
+
 const NEW: &str = "New";
 const PROCESSED: &str = "Processed";
 
 /// Answers DownloadRequests until it is told to stop.
-pub async fn answer(records: Records, stores: Stores, stop: CancellationToken) {
-    let answerer = Arc::new(Answerer { records, stores, failures: Mutex::default() });
+///
+/// `unsaved` has the states of item operations that are not in the location yet: they are uploaded before they are given.
+pub async fn answer(records: Records, stores: Stores, unsaved: UnsavedOperations, stop: CancellationToken) {
+    let answerer = Arc::new(Answerer { records, stores, unsaved, failures: Mutex::default() });
     let again = |request: Arc<DownloadRequest>, error: &Error, answerer: Arc<Answerer>| {
         let pause = answerer.pause(&request);
         tracing::warn!(request = request.name_any(), %error, ?pause, "a DownloadRequest failed; trying again");
@@ -114,9 +120,7 @@ fn file_of(kind: &str) -> Option<File> {
         "RestoreLog" => File::OfRestore(Layout::restore_log),
         "RestoreResults" => File::OfRestore(Layout::restore_results),
         "RestoreResourceList" => File::OfRestore(Layout::restore_resource_list),
-        // What is in the location is what is given: whoever changes the state of item operations uploads it before it
-        // shows in the Restore, so that there is nothing to be flushed here first.
-        "RestoreItemOperations" => File::OfRestore(Layout::restore_item_operations),
+        RESTORE_ITEM_OPERATIONS => File::OfRestore(Layout::restore_item_operations),
         "RestoreVolumeInfo" => File::OfRestore(Layout::restore_volume_info),
         _ => return None,
     })
@@ -151,9 +155,22 @@ fn status_patch(address: Option<&str>, now: Timestamp) -> Value {
     json!({ "status": status })
 }
 
+/// Uploads the state of a restore's item operations, where the one in the location is older.
+async fn save(unsaved: &UnsavedOperations, open: &OpenLocation, restore: &str) -> Result<(), Error> {
+    let Some(held) = unsaved.hold_known(restore).await else { return Ok(()) };
+    let Some(operations) = held.unsaved() else { return Ok(()) };
+    let failed = |error: String| Error::Failed(format!("item operations cannot be uploaded: {error}"));
+    let file = files::item_operations(operations).map_err(|error| failed(error.to_string()))?;
+    let key = open.layout.restore_item_operations(restore);
+    open.store.put(&key, file).await.map_err(|error| failed(error_chain(&error)))?;
+    held.saved();
+    Ok(())
+}
+
 struct Answerer {
     records: Records,
     stores: Stores,
+    unsaved: UnsavedOperations,
     /// Failures in a row, by UID.
     failures: Mutex<HashMap<String, u32>>,
 }
@@ -236,6 +253,9 @@ impl Answerer {
         let what = format!("backup storage location {location:?}");
         let location = self.records.location(location).await.map_err(|error| looking_for(&what, &error))?;
         let open = self.stores.open(&self.records, &location).await.map_err(Error::Failed)?;
+        if kind == RESTORE_ITEM_OPERATIONS {
+            save(&self.unsaved, &open, name).await?;
+        }
         let signed = open.store.presign_get(&key(&open.layout, name), TTL).await;
         signed.map_err(|error| {
             let reason = format!("{what}: {}", error_chain(&error));
@@ -285,6 +305,7 @@ impl Answerer {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::storage::BackupStore as _;
 
     fn request(status: &Value) -> DownloadRequest {
         serde_json::from_value(json!({
@@ -346,6 +367,22 @@ mod tests {
         let mut deleted = request(&json!({"expiration": before}));
         deleted.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now));
         assert_eq!(decide(&deleted, now), Step::Leave);
+    }
+
+    #[tokio::test]
+    async fn item_operations_that_are_newer_than_the_file_are_uploaded_first_restore_semantics_9_4() {
+        let store = Arc::new(storage::ObjectBackupStore::memory());
+        let open = OpenLocation { store: Arc::clone(&store) as _, layout: Layout::new("") };
+        let unsaved = UnsavedOperations::default();
+        save(&unsaved, &open, "r").await.unwrap();
+        assert_eq!(store.list("").await.unwrap(), [""; 0], "nothing is known, so nothing is written");
+
+        let mut operation = crate::velero::volume_info::ItemOperation::default();
+        operation.spec.operation_id = "dd-1".to_owned();
+        unsaved.hold("r").await.keep(vec![operation.clone()]);
+        save(&unsaved, &open, "r").await.unwrap();
+        assert_eq!(files::restore_item_operations(&*store, &open.layout, "r").await.unwrap(), [operation]);
+        assert_eq!(unsaved.hold_known("r").await.unwrap().unsaved(), None);
     }
 
     #[test]

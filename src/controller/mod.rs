@@ -21,6 +21,7 @@ pub mod records;
 pub mod source;
 pub mod status;
 pub mod stores;
+pub mod unsaved;
 mod upload;
 pub mod validate;
 mod worker;
