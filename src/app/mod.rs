@@ -1,5 +1,6 @@
 //! The composition root: builds the parts, wires them, starts and ends them. The only place that sees everything.
 
+mod read_only;
 mod sandbox;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
+use futures::future::OptionFuture;
 use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -20,8 +22,10 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, Readiness, Server, server};
 use crate::archive;
 use crate::cluster::KubeCluster;
+use crate::controller::observer::Observer;
 use crate::controller::preview::Previews;
 use crate::controller::record_store::RecordStore;
+use crate::controller::unsaved::UnsavedOperations;
 use crate::controller::{self, Controller, Executor, Records, Restores, Stores};
 use crate::engine::Settings;
 use crate::engine::ports::Cluster as _;
@@ -76,6 +80,10 @@ pub struct Options {
     pub default_item_operation_timeout: String,
     /// How often asynchronous operations are asked how far they are.
     pub item_operation_sync_frequency: Duration,
+    /// Whether DownloadRequests are answered; Velero's server does that where it runs beside this one.
+    pub download_requests: bool,
+    /// Whether somebody else executes the restores, and this only reports them and writes nothing.
+    pub observe: bool,
     /// The environment, where ambient credentials are looked for.
     pub environment: BTreeMap<String, String>,
 }
@@ -110,6 +118,8 @@ impl Running {
             limits,
             default_item_operation_timeout,
             item_operation_sync_frequency,
+            download_requests,
+            observe,
             environment,
         } = options;
         let listener = bind(listen, "--listen").await?;
@@ -117,6 +127,8 @@ impl Running {
         let admin_address = admin_listener.local_addr().context("read the address of the admin listener")?;
 
         let (client, sandbox, extra) = match backend {
+            // Nothing in this process can write then, whatever it tries.
+            Backend::Cluster(client) if observe => (read_only::read_only(&client), None, Router::new()),
             Backend::Cluster(client) => (client, None, Router::new()),
             Backend::Sandbox { store, pace } => {
                 let sandbox = sandbox::start(&namespace, &store).await?;
@@ -136,13 +148,27 @@ impl Running {
         let records = Records::new(client, &namespace);
         let restores = Restores::default();
         let stores = Stores::new(environment);
-        let record_store = RecordStore {
+        let service = Service::new(
+            Arc::new(RecordStore {
+                records: records.clone(),
+                restores: restores.clone(),
+                stores: stores.clone(),
+                sandbox: sandbox.is_some(),
+            }),
+            hub.clone(),
+        );
+        let service = if observe { service.observing() } else { service };
+        let observer = observe.then(|| Observer {
             records: records.clone(),
             restores: restores.clone(),
-            stores: stores.clone(),
-            sandbox: sandbox.is_some(),
-        };
-        let service = Service::new(Arc::new(record_store), hub.clone());
+            hub: hub.clone(),
+            metrics: metrics.clone(),
+        });
+        // Shared with whoever waits for item operations.
+        let unsaved = UnsavedOperations::default();
+        let downloads = download_requests.then(|| {
+            controller::download_requests::answer(records.clone(), stores.clone(), unsaved.clone(), stop.clone())
+        });
         let executor = Executor {
             records,
             restores: restores.clone(),
@@ -153,6 +179,7 @@ impl Running {
             settings,
             limits,
             item_operation_sync_frequency,
+            unsaved,
             metrics: metrics.clone(),
             finalizers: Arc::new(Semaphore::new(controller::FINALIZERS)),
         };
@@ -164,7 +191,8 @@ impl Running {
             sandbox.is_some(),
             streams.clone(),
         );
-        let service = service.with_plans(Arc::new(previews));
+        // A plan asks by dry runs, which the client of an observer refuses like all that is no read.
+        let service = if observe { service } else { service.with_plans(Arc::new(previews)) };
         let controller = Controller {
             executor,
             restores: restores.clone(),
@@ -183,7 +211,15 @@ impl Running {
             admin_address,
             sandbox,
             service,
-            controller: tokio::spawn(controller.run(stop.clone())),
+            controller: match observer {
+                Some(observer) => tokio::spawn(observer.run(stop.clone())),
+                None => tokio::spawn({
+                    let run = controller.run(stop.clone());
+                    async move {
+                        tokio::join!(run, OptionFuture::from(downloads));
+                    }
+                }),
+            },
             server: tokio::spawn(server.run()),
             watcher,
             admin: tokio::spawn(api::admin::serve(admin_listener, readiness.clone(), Arc::new(registry))),

@@ -95,6 +95,8 @@ pub(super) async fn demo(args: DemoArgs, stop: &CancellationToken) -> anyhow::Re
             limits: Limits::default(),
             default_item_operation_timeout: "4h0m0s".to_owned(),
             item_operation_sync_frequency: std::time::Duration::from_secs(10),
+            download_requests: false,
+            observe: false,
             environment: std::collections::BTreeMap::new(),
         },
         end.clone(),

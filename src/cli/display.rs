@@ -109,10 +109,15 @@ impl Display {
                     "{:>3} %  {}  {}",
                     progress.percent(),
                     text::stage(progress.stage),
-                    if progress.outcomes.total() > 0 { text::done(progress) } else { String::new() },
+                    if progress.outcomes.total() > 0 || !progress.outcomes_known() {
+                        text::done(progress)
+                    } else {
+                        String::new()
+                    },
                 ));
-                let (counts, pace) = (text::counts(&progress.outcomes), text::pace(progress));
-                bar.set_message(if pace.is_empty() { counts } else { format!("{counts}; {pace}") });
+                let counts = progress.outcomes_known().then(|| text::counts(&progress.outcomes));
+                let pace = Some(text::pace(progress)).filter(|pace| !pace.is_empty());
+                bar.set_message(counts.into_iter().chain(pace).collect::<Vec<_>>().join("; "));
                 bar.tick();
                 Ok(())
             }

@@ -39,6 +39,13 @@ pub(super) struct ServeArgs {
     /// How long the pod volumes of a restore may take, where the Restore's annotation velero.io/pod-volume-timeout does not say
     #[arg(long, default_value = "4h", value_parser = engine_flags::duration, value_name = "DURATION")]
     fs_backup_timeout: std::time::Duration,
+    /// Answer DownloadRequests, as `velero restore logs` and `describe` make them; off, because Velero's own server does so
+    /// wherever it runs beside this one
+    #[arg(long)]
+    download_requests: bool,
+    /// Only report restores that Velero executes, and write nothing: progress, rate, time left, stalls, streams
+    #[arg(long, conflicts_with_all = ["sandbox", "download_requests"])]
+    observe: bool,
     #[command(flatten)]
     cluster: ClusterFlags,
     #[command(flatten)]
@@ -55,6 +62,8 @@ pub(super) async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::R
         default_item_operation_timeout,
         item_operation_sync_frequency,
         fs_backup_timeout,
+        download_requests,
+        observe,
         cluster,
         engine,
     } = args;
@@ -79,7 +88,8 @@ pub(super) async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::R
         Backend::Sandbox { store, pace: std::time::Duration::ZERO }
     } else {
         let (client, address) = cluster.client().await?;
-        tracing::info!(cluster = address, namespace, "restoring into a cluster");
+        let work = if observe { "observing the restores of a cluster" } else { "restoring into a cluster" };
+        tracing::info!(cluster = address, namespace, "{work}");
         Backend::Cluster(client)
     };
     let is_sandbox = matches!(backend, Backend::Sandbox { .. });
@@ -92,6 +102,8 @@ pub(super) async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::R
         limits: engine.limits(),
         default_item_operation_timeout: GoDuration::from(default_item_operation_timeout).to_string(),
         item_operation_sync_frequency,
+        download_requests,
+        observe,
         environment: std::env::vars().collect(),
     };
     let running = Running::start(options, stop).await?;
@@ -136,5 +148,17 @@ mod tests {
         assert_eq!(timeout(&[]).unwrap(), Settings::default().pod_volume_timeout);
         assert_eq!(timeout(&["--fs-backup-timeout=90m"]).unwrap(), std::time::Duration::from_secs(5400));
         assert!(timeout(&["--fs-backup-timeout=-1s"]).unwrap_err().contains("--fs-backup-timeout"));
+    }
+
+    #[test]
+    fn who_observes_neither_answers_requests_nor_has_a_sandbox() {
+        let parse = |arguments: &[&str]| Flags::try_parse_from(["serve"].iter().chain(arguments));
+        assert!(parse(&["--observe"]).unwrap().serve.observe);
+        assert!(parse(&["--download-requests", "--sandbox"]).unwrap().serve.download_requests);
+        for other in ["--sandbox", "--download-requests"] {
+            assert!(parse(&["--observe", other]).is_err(), "{other}");
+        }
+        let nothing = parse(&[]).unwrap().serve;
+        assert!(!nothing.observe && !nothing.download_requests);
     }
 }

@@ -33,14 +33,19 @@ impl Summary<'_> {
             lines.extend(view.validation_errors.iter().map(|error| format!("  not valid: {error}")));
             return lines;
         }
+        let known = progress.outcomes_known();
         let mut lines = vec![format!(
             "Restore {} {}{place} after {}: {}",
             view.name,
             ended(view.phase),
             text::seconds(progress.elapsed_seconds),
-            text::plural(progress.outcomes.total(), "item"),
+            text::plural(if known { progress.outcomes.total() } else { progress.items_restored }, "item"),
         )];
-        lines.push(format!("  {}", text::counts(&progress.outcomes)));
+        lines.push(if known {
+            format!("  {}", text::counts(&progress.outcomes))
+        } else {
+            format!("  outcomes are in its files: reprise restore items {}", view.name)
+        });
         if progress.outcomes.pending > 0 {
             lines.push(format!("  not done: {}", text::number(progress.outcomes.pending)));
         }
@@ -100,9 +105,11 @@ const fn ended(phase: Phase) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::cli::testing;
-    use crate::model::{Bucket, Outcome};
+    use crate::model::{Bucket, Outcome, Progress};
 
     #[test]
     fn a_summary_groups_failures_by_reason_and_lists_what_was_found() {
@@ -123,6 +130,27 @@ mod tests {
         assert_eq!(lines[17], "  1 error:");
         assert_eq!(lines[18], "    cluster: too much (quota)");
         assert_eq!(lines.len(), 19);
+    }
+
+    #[test]
+    fn where_outcomes_are_not_known_none_are_told() {
+        let progress = Progress { total_items: 38, items_restored: 38, elapsed_seconds: 90.0, ..Progress::default() };
+        let view = RestoreView {
+            phase: Phase::Completed,
+            progress: Arc::new(progress),
+            sandbox: false,
+            warnings: 0,
+            errors: 0,
+            ..testing::view()
+        };
+        let lines = Summary { view: &view, failed: &[], results: &RestoreResults::default() }.lines();
+        assert_eq!(
+            lines,
+            [
+                "Restore again completed after 1 m 30 s: 38 items",
+                "  outcomes are in its files: reprise restore items again",
+            ]
+        );
     }
 
     #[test]

@@ -78,6 +78,9 @@ pub(super) fn pace(progress: &Progress) -> String {
     if let Some(waiting) = progress.waiting_for.first() {
         let more = progress.waiting_for.len() - 1;
         let mut text = format!("waiting for {} ({})", waiting.object, waiting.request);
+        if let Some(reason) = &waiting.reason {
+            let _ = write!(text, ": {reason}");
+        }
         if more > 0 {
             let _ = write!(text, " and {more} more");
         }
@@ -88,7 +91,12 @@ pub(super) fn pace(progress: &Progress) -> String {
 
 /// How much is done of how much.
 pub(super) fn done(progress: &Progress) -> String {
-    format!("{} of {} items", number(progress.outcomes.done()), number(progress.outcomes.total()))
+    let (done, total) = if progress.outcomes_known() {
+        (progress.outcomes.done(), progress.outcomes.total())
+    } else {
+        (progress.items_restored, progress.total_items)
+    };
+    format!("{} of {} items", number(done), number(total))
 }
 
 /// A progress on one line, for a pipe or a file.
@@ -96,6 +104,8 @@ pub(super) fn line(progress: &Progress) -> String {
     let mut text = format!("{:>3} %  {}", progress.percent(), stage(progress.stage));
     if progress.outcomes.total() > 0 {
         let _ = write!(text, ": {}: {}", done(progress), counts(&progress.outcomes));
+    } else if !progress.outcomes_known() {
+        let _ = write!(text, ": {}", done(progress));
     }
     let pace = pace(progress);
     if !pace.is_empty() {
@@ -163,6 +173,28 @@ mod tests {
     fn before_planning_there_is_only_a_stage() {
         let progress = Progress { stage: Stage::Collecting, phase: Phase::InProgress, ..Progress::default() };
         assert_eq!(line(&progress), "  0 %  collecting");
+    }
+
+    #[test]
+    fn a_restore_that_is_only_observed_has_no_outcomes_and_says_what_little_is_known_of_a_stall() {
+        let waiting = Waiting {
+            object: "Velero".to_owned(),
+            request: "restore the next item".to_owned(),
+            reason: Some("no progress for 42 s; Velero does not say what it waits for".to_owned()),
+        };
+        let progress = Progress {
+            phase: Phase::InProgress,
+            stage: Stage::Items,
+            total_items: 1_200,
+            items_restored: 300,
+            waiting_for: vec![waiting],
+            ..Progress::default()
+        };
+        assert_eq!(
+            line(&progress),
+            " 25 %  items: 300 of 1,200 items; waiting for Velero (restore the next item): no progress for 42 s; Velero \
+             does not say what it waits for"
+        );
     }
 
     #[test]

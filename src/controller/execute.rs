@@ -12,6 +12,7 @@ use super::conclude::{Conclusion, Outcome};
 use super::records::Records;
 use super::source::Source;
 use super::stores::Stores;
+use super::unsaved::UnsavedOperations;
 use super::{Restores, pod_volumes, status};
 use crate::archive;
 use crate::engine::events::{Event, Events, LogLevel};
@@ -44,6 +45,8 @@ pub struct Executor {
     pub limits: archive::Limits,
     /// How often operations are asked how far they are, where nothing tells of a change.
     pub item_operation_sync_frequency: Duration,
+    /// States of operations that are newer than their files.
+    pub unsaved: UnsavedOperations,
     /// Where restores and items are counted.
     pub metrics: Metrics,
     /// How many restores may be finalized at a time ([`super::FINALIZERS`]).

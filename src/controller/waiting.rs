@@ -151,6 +151,8 @@ impl Wait<'_> {
             // Other changes stay in memory, as in Velero: whoever takes this up again asks anew.
             if failed || over || !self.uploaded {
                 self.uploaded = outside.upload(self.operations, self.results).await;
+            } else {
+                outside.keep(self.operations).await;
             }
             let (warnings, errors) = (self.results.warnings.count(), self.results.errors.count());
             let phase = match (over, errors > 0) {
@@ -238,7 +240,15 @@ impl Outside for Written<'_> {
     async fn upload(&self, operations: &[ItemOperation], results: &Results) -> bool {
         let (location, name) = (&self.conclusion.location, &self.conclusion.name);
         upload::put_results(location, name, results).await;
-        upload::put_item_operations(location, name, operations).await
+        // Held meanwhile, so that whoever answers a DownloadRequest does not put an older state over this one.
+        let held = self.executor.unsaved.hold(name).await;
+        let is_uploaded = upload::put_item_operations(location, name, operations).await;
+        if is_uploaded { held.saved() } else { held.keep(operations.to_vec()) }
+        is_uploaded
+    }
+
+    async fn keep(&self, operations: &[ItemOperation]) {
+        self.executor.unsaved.hold(&self.conclusion.name).await.keep(operations.to_vec());
     }
 
     async fn write(&self, phase: Phase, warnings: usize, errors: usize, counts: Counts) {
@@ -273,7 +283,9 @@ impl Executor {
             uploaded,
         };
         let outside = Written { executor: self, conclusion: place, followed: &followed, stop };
-        wait.until_over(&port, &outside, Timestamp::now, stop).await
+        let waited = wait.until_over(&port, &outside, Timestamp::now, stop).await;
+        self.unsaved.forget(&outside.conclusion.name);
+        waited
     }
 }
 
@@ -402,6 +414,8 @@ mod tests {
             *broken = broken.saturating_sub(1);
             !is_broken
         }
+
+        async fn keep(&self, _: &[ItemOperation]) {}
 
         async fn write(&self, phase: Phase, _: usize, errors: usize, counts: Counts) {
             let Counts { attempted, completed, failed } = counts;

@@ -149,6 +149,18 @@ impl Restores {
         self.inner.queued.notify_one();
     }
 
+    /// Notes that the first list is complete.
+    pub(super) fn set_synced(&self) {
+        self.inner.synced.send_replace(true);
+    }
+
+    /// Forgets the Restore of this name, which is gone.
+    pub(super) fn forget_named(&self, name: &str) {
+        if let Some(restore) = self.get(name) {
+            self.forget(&restore);
+        }
+    }
+
     fn forget(&self, restore: &Restore) {
         let name = restore.name_any();
         let mut state = self.state();

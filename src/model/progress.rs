@@ -158,7 +158,8 @@ pub struct Progress {
     /// `status.progress.itemsRestored` of the Restore: items in Velero's map of restored items, failed and skipped
     /// ones too, but not completed pods and the like (restore-semantics 6.1).
     pub items_restored: u64,
-    /// Counts by outcome; they sum to all items that are known of.
+    /// Counts by outcome; they sum to all items that are known of. All zero where nobody knows them, see
+    /// [`Self::outcomes_known`].
     pub outcomes: Counts,
     /// Of these, how many joined after planning: additional items and namespaces created on demand.
     pub added: u64,
@@ -198,17 +199,28 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Done items in hundredths of all items: 100 only in a terminal phase.
+    /// Whether the outcomes are known. They are not for a restore that is only observed, or that ended before this process
+    /// began: of those there are only Velero's two numbers.
+    #[must_use]
+    pub const fn outcomes_known(&self) -> bool {
+        self.outcomes.total() > 0 || self.total_items == 0
+    }
+
+    /// Done items in hundredths of all items, by Velero's two numbers where outcomes are not known: 100 only in a
+    /// terminal phase.
     #[must_use]
     pub fn percent(&self) -> u8 {
         if self.phase.is_terminal() {
             return 100;
         }
-        let total = self.outcomes.total();
+        let (done, total) = match self.outcomes.total() {
+            0 => (self.items_restored, self.total_items),
+            total => (self.outcomes.done(), total),
+        };
         if total == 0 {
             return 0;
         }
-        let share = self.outcomes.done() * 100 / total;
+        let share = done.saturating_mul(100) / total;
         u8::try_from(share.min(99)).unwrap_or(99)
     }
 }

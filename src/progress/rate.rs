@@ -44,12 +44,17 @@ impl Rate {
 
     /// One more item is finished.
     pub(super) fn add(&mut self, now: i64) {
+        self.add_many(now, 1);
+    }
+
+    /// So many more items are finished, which became known at once.
+    pub(super) fn add_many(&mut self, now: i64, items: u64) {
         self.since.get_or_insert(now);
-        self.done += 1;
+        self.done += items;
         let step = now - now.rem_euclid(STEP);
         match self.steps.back_mut() {
-            Some((last, count)) if *last == step => *count += 1,
-            _ => self.steps.push_back((step, 1)),
+            Some((last, count)) if *last == step => *count += items,
+            _ => self.steps.push_back((step, items)),
         }
         let begin = window_begin(now);
         while self.steps.front().is_some_and(|(step, _)| *step < begin) {

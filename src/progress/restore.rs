@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::findings::KeptFindings;
 use super::item_log::ItemLog;
 use super::log_spool::{LogReader, LogSpool, LogStream};
+use super::observed::Told;
 use super::subscription::Subscription;
 use super::table::ItemPage;
 use super::tracker::{STALL, Tracker};
@@ -224,6 +225,15 @@ impl RestoreProgress {
     pub fn set_started_at(&self, started_at: Timestamp) {
         self.tracker().set_started_at(started_at);
         self.changed();
+    }
+
+    /// What the Restore object of somebody else's restore tells, published as one value. See [`Tracker::tell`].
+    pub fn tell(&self, told: &Told) {
+        if self.tracker().tell(told, self.clock.now()) {
+            self.seal_log();
+        }
+        self.publish();
+        self.wake.notify_one();
     }
 
     /// The engine's run is over: `totalItems` and `itemsRestored` are equal from here on. See [`Tracker::close`].

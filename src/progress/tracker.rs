@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::findings::{Findings, KeptFindings};
+use super::observed::{Observed, Told};
 use super::rate::Rate;
 use super::table::{ItemPage, Table};
 use crate::engine::events::{Event, Finished, KnownItem, VeleroCount};
@@ -50,6 +51,8 @@ pub struct Tracker {
     closed: bool,
     failures: BTreeMap<Reason, u64>,
     findings: Findings,
+    /// What is known instead of items, where somebody else executes the restore.
+    observed: Option<Observed>,
     rate: Rate,
     started_at: Option<Timestamp>,
     ended_at: Option<Timestamp>,
@@ -88,6 +91,7 @@ impl Tracker {
             closed: false,
             failures: BTreeMap::new(),
             findings: Findings::default(),
+            observed: None,
             rate: Rate::default(),
             started_at: None,
             ended_at: None,
@@ -151,6 +155,40 @@ impl Tracker {
         self.started_at = Some(started_at);
     }
 
+    /// Takes what the Restore object of somebody else's restore tells; there are no items then, only numbers. `true` when
+    /// the restore has ended by this.
+    ///
+    /// What would lead back (an earlier phase or stage) is left aside: it is no fault of ours.
+    pub fn tell(&mut self, told: &Told, now: Timestamp) -> bool {
+        let now = self.observe(now);
+        if self.phase.is_terminal() {
+            return false;
+        }
+        self.started_at = told.started_at.or(self.started_at);
+        if !told.phase.is_terminal() && rank(told.phase) >= rank(self.phase) {
+            self.set_phase(told.phase, now);
+        }
+        if told.stage > self.stage {
+            self.enter(told.stage, now);
+        }
+        if let Some(observed) = &mut self.observed {
+            let change = observed.tell(told.numbers, now);
+            if change.moved {
+                self.last_progress_at = Some(now);
+            }
+            self.rate.add_many(now.as_millisecond(), change.items);
+        } else {
+            self.observed = Some(Observed::new(told.numbers, now));
+            // It got on before somebody looked, and nobody knows when.
+            self.last_progress_at = None;
+        }
+        let ended = told.phase.is_terminal() && self.finish(told.phase, told.failure_reason.clone(), now);
+        if ended {
+            self.ended_at = told.ended_at.or(self.ended_at);
+        }
+        ended
+    }
+
     /// The engine's run is over: from here on `totalItems` and `itemsRestored` are equal, whatever was left
     /// (restore-semantics 6.2).
     pub fn close(&mut self) {
@@ -187,32 +225,38 @@ impl Tracker {
         let now = self.ended_at.unwrap_or(now.max(self.clock));
         let outcomes = self.table.counts();
         let running = self.started_at.is_some() && self.ended_at.is_none();
-        let moved = self.last_progress_at.or(self.started_at);
-        let stalled = running && moved.is_some_and(|last| between(last, now) >= self.stall);
+        let observed = self.observed.as_ref();
+        let moved = observed.map(Observed::moved_at).max(self.last_progress_at).or(self.started_at);
+        let still = moved.map_or(Duration::ZERO, |last| between(last, now));
+        let stalled = running && still >= self.stall;
         let restoring = matches!(self.stage, Stage::CustomResourceDefinitions | Stage::Items);
         let milliseconds = now.as_millisecond();
         Progress {
             sequence: self.sequence,
             phase: self.phase,
             stage: self.stage,
-            total_items: self.total_items(),
-            items_restored: self.restored,
+            total_items: observed.map_or_else(|| self.total_items(), Observed::total_items),
+            items_restored: observed.map_or(self.restored, Observed::items_restored),
             outcomes,
             added: self.added,
             stages: self.stages.clone(),
             resources: self.table.resources().map(|(name, counts)| (name.clone(), counts)).collect(),
             namespaces: self.table.namespaces().map(|(name, counts)| (name.to_owned(), counts)).collect(),
             failures: self.failures.clone(),
-            warnings: self.findings.warnings(),
-            errors: self.findings.errors(),
+            warnings: observed.map_or_else(|| self.findings.warnings(), Observed::warnings),
+            errors: observed.map_or_else(|| self.findings.errors(), Observed::errors),
             items_per_second: self.rate.recent(milliseconds).filter(|_| running && restoring),
             started_at: self.started_at,
             elapsed_seconds: self.started_at.map_or(0.0, |started| between(started, now).as_secs_f64()),
             last_progress_at: self.last_progress_at,
             time_left: (running && !stalled && self.stage == Stage::Items)
-                .then(|| self.rate.time_left(outcomes.pending, milliseconds))
+                .then(|| self.rate.time_left(observed.map_or(outcomes.pending, Observed::remaining), milliseconds))
                 .flatten(),
-            waiting_for: if stalled { self.waiting_for() } else { Vec::new() },
+            waiting_for: match observed {
+                _ if !stalled => Vec::new(),
+                Some(observed) => vec![observed.waiting(self.stage, still)],
+                None => self.waiting_for(),
+            },
             failure_reason: self.failure_reason.clone(),
         }
     }

@@ -10,7 +10,7 @@ use super::plans::{PlanEvent, PlanRestore, Plans};
 use super::records::{Record, Records};
 use super::{
     Code, CreateRestore, Error, FoundItems, LogLine, Page, PageRequest, RestoreResults, RestoreView, Restores,
-    WatchEvent,
+    WatchEvent, observed,
 };
 use crate::model::{
     Bucket, GroupResource, ItemFilter, ItemId, ItemKey, ItemState, Messages, Origin, Outcome, Progress, Reason,
@@ -21,16 +21,18 @@ use crate::progress::{Hub, KeptFindings, RestoreProgress, Update};
 /// Joins the records of Restores with their progress. Cheap to clone.
 #[derive(Clone)]
 pub struct Service {
-    records: Arc<dyn Records>,
+    pub(super) records: Arc<dyn Records>,
     hub: Hub,
     plans: Option<Arc<dyn Plans>>,
+    /// Whether somebody else executes the restores.
+    pub(super) observing: bool,
 }
 
 impl Service {
     /// A service over these records and this progress.
     #[must_use]
     pub fn new(records: Arc<dyn Records>, hub: Hub) -> Self {
-        Self { records, hub, plans: None }
+        Self { records, hub, plans: None, observing: false }
     }
 
     /// Lets these make plans; without, none are made.
@@ -102,9 +104,14 @@ impl Service {
         self.hub.get(name.as_str())
     }
 
+    /// The progress of a restore that is executed here, which alone knows items, findings and log.
+    fn executed(&self, name: &RestoreName) -> Option<Arc<RestoreProgress>> {
+        self.followed(name).filter(|_| !self.observing)
+    }
+
     /// The progress of a Restore that has not ended. One that was only just made can be asked for before the
     /// controller has seen it; it is followed from here on then, so that a stream of it lasts until its end.
-    fn followed_or_new(&self, name: &RestoreName, record: &Record) -> Option<Arc<RestoreProgress>> {
+    pub(super) fn followed_or_new(&self, name: &RestoreName, record: &Record) -> Option<Arc<RestoreProgress>> {
         match self.followed(name) {
             None if !record.phase.is_terminal() => self.hub.create(name).ok().or_else(|| self.followed(name)),
             known => known,
@@ -114,6 +121,7 @@ impl Service {
     /// Items of a restore that ended before this process began: what its resource list has kept.
     async fn recorded_items(&self, name: &RestoreName) -> Result<Vec<ItemState>, Error> {
         let record = self.record(name).await?;
+        self.check_items_are_known(&record)?;
         if !record.phase.is_terminal() {
             return Ok(Vec::new());
         }
@@ -124,6 +132,7 @@ impl Service {
 #[async_trait]
 impl Restores for Service {
     async fn create(&self, request: CreateRestore) -> Result<RestoreView, Error> {
+        self.check_executes("creating a restore")?;
         let record = self.records.create(&request).await?;
         Ok(self.view(record))
     }
@@ -194,7 +203,7 @@ impl Restores for Service {
             }
         };
         let size = page_size(&page);
-        let (elements, matching, more) = match self.followed(name) {
+        let (elements, matching, more) = match self.executed(name) {
             Some(followed) => {
                 let found = followed.items(&filter, after, size);
                 (found.items, found.matching, found.next.is_some())
@@ -214,7 +223,7 @@ impl Restores for Service {
     }
 
     async fn item(&self, name: &RestoreName, id: u32) -> Result<ItemState, Error> {
-        let found = match self.followed(name) {
+        let found = match self.executed(name) {
             Some(followed) => followed.item(ItemId(id)),
             None => self.recorded_items(name).await?.into_iter().find(|item| item.id == ItemId(id)),
         };
@@ -223,7 +232,7 @@ impl Restores for Service {
 
     async fn results(&self, name: &RestoreName) -> Result<RestoreResults, Error> {
         let record = self.record(name).await?;
-        if let Some(followed) = self.followed(name) {
+        if let Some(followed) = self.executed(name) {
             let KeptFindings { warnings, errors, .. } = followed.findings();
             return Ok(RestoreResults { warnings, errors, complete: followed.has_ended() });
         }
@@ -237,15 +246,14 @@ impl Restores for Service {
 
     async fn logs(&self, name: &RestoreName, follow: bool) -> Result<BoxStream<'static, LogLine>, Error> {
         let record = self.record(name).await?;
+        if self.observing {
+            return self.observed_log(name, &record, follow).await;
+        }
         if let Some(followed) = self.followed_or_new(name, &record) {
             return Ok(followed.log_lines(follow).into_stream().map(|text| LogLine { text }).boxed());
         }
-        let text = self.records.log(name.as_str()).await?;
-        let text = text.ok_or_else(|| {
-            Error::new(Code::NotFound, format!("restore {name} has no log: it did not get as far as writing one"))
-        })?;
-        let lines: Vec<LogLine> = text.lines().map(|line| LogLine { text: line.to_owned() }).collect();
-        Ok(stream::iter(lines).boxed())
+        let text = self.records.log(name.as_str()).await?.ok_or_else(|| no_log(name))?;
+        Ok(stream::iter(observed::lines(&text)).boxed())
     }
 
     async fn plan(&self, request: PlanRestore) -> Result<BoxStream<'static, PlanEvent>, Error> {
@@ -258,6 +266,10 @@ impl Restores for Service {
     fn is_sandbox(&self) -> bool {
         self.records.is_sandbox()
     }
+
+    fn is_observing(&self) -> bool {
+        self.observing
+    }
 }
 
 fn not_found(name: &RestoreName) -> Error {
@@ -265,6 +277,10 @@ fn not_found(name: &RestoreName) -> Error {
         Code::NotFound,
         format!("there is no restore named {name:?}: list them to see which there are", name = name.as_str()),
     )
+}
+
+pub(super) fn no_log(name: &RestoreName) -> Error {
+    Error::new(Code::NotFound, format!("restore {name} has no log: it did not get as far as writing one"))
 }
 
 fn page_size(page: &PageRequest) -> usize {

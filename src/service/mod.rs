@@ -2,6 +2,7 @@
 
 pub mod error;
 mod facade;
+mod observed;
 pub mod plans;
 pub mod records;
 pub mod values;
@@ -65,4 +66,9 @@ pub trait Restores: Send + Sync {
 
     /// Whether the cluster behind this service is the in-memory sandbox.
     fn is_sandbox(&self) -> bool;
+
+    /// Whether this service only reports restores that somebody else executes, and refuses calls that write.
+    fn is_observing(&self) -> bool {
+        false
+    }
 }

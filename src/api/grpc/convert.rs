@@ -211,7 +211,7 @@ impl From<&Progress> for pb::Progress {
             percent,
             total_items: *total_items,
             items_restored: *items_restored,
-            outcomes: Some((*outcomes).into()),
+            outcomes: progress.outcomes_known().then(|| (*outcomes).into()),
             added: *added,
             stages: stages.iter().map(stage_counts).collect(),
             resources: resources.iter().map(|(key, &counts)| (key.to_string(), counts.into())).collect(),

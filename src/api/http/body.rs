@@ -130,7 +130,8 @@ pub(super) struct Progress {
     /// `status.progress.itemsRestored` of the Restore: items visited, with whatever outcome.
     items_restored: u64,
     /// Counts by outcome; they sum up to all items that are known of.
-    outcomes: Counts,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcomes: Option<Counts>,
     /// Of these, how many joined after planning.
     added: u64,
     /// Counts by stage: of items in the first ones, of pod volumes and the like in later ones.
@@ -200,7 +201,7 @@ impl From<&model::Progress> for Progress {
             percent,
             total_items: *total_items,
             items_restored: *items_restored,
-            outcomes: (*outcomes).into(),
+            outcomes: progress.outcomes_known().then(|| (*outcomes).into()),
             added: *added,
             stages: stages.iter().map(|(stage, &counts)| (stage.as_str().to_owned(), counts.into())).collect(),
             resources: resources.iter().map(|(key, &counts)| (key.to_string(), counts.into())).collect(),

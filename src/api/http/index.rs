@@ -12,14 +12,16 @@ use crate::api::Context;
 /// Plain text for `/`.
 pub(super) async fn welcome(State(context): State<Context>, headers: HeaderMap) -> String {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("127.0.0.1:8080");
-    let sandbox = if context.restores.is_sandbox() {
+    let notice = if context.restores.is_sandbox() {
         "\nThis is a sandbox: an in-memory Kubernetes API, not a cluster.\n"
+    } else if context.restores.is_observing() {
+        "\nThis server only observes: Velero executes the restores, and nothing can be started here.\n"
     } else {
         ""
     };
     format!(
         "Reprise {version} restores Velero backups and streams truthful progress.
-{sandbox}
+{notice}
 All restores         curl http://{host}/api/v1/restores
 One restore          curl http://{host}/api/v1/restores/NAME
 Its progress         curl http://{host}/api/v1/restores/NAME/progress
@@ -44,6 +46,7 @@ pub(super) async fn index(State(context): State<Context>, uri: Uri) -> Result<Js
         "service": "reprise",
         "version": env!("CARGO_PKG_VERSION"),
         "sandbox": context.restores.is_sandbox(),
+        "observing": context.restores.is_observing(),
         "restores": "/api/v1/restores",
         "restore": "/api/v1/restores/{name}",
         "progress": "/api/v1/restores/{name}/progress",

@@ -72,7 +72,7 @@ fn engine_command(kubeconfig: &Path) -> Command {
             reprise
                 .args(["serve", "--namespace", "velero"])
                 .args(["--terminating-resource-timeout", TERMINATING_TIMEOUT, "--resource-timeout", RESOURCE_TIMEOUT])
-                .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+                .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--download-requests"]);
             reprise
         }
     };

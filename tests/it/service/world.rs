@@ -8,7 +8,7 @@ use std::sync::Arc;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
-use http::{Method, Request};
+use http::{HeaderName, HeaderValue, Method, Request};
 use reprise::app::{Backend, Options};
 use reprise::archive;
 use reprise::archive::testing::Backup;
@@ -17,6 +17,7 @@ use reprise::sandbox::{self, Sandbox};
 use serde_json::{Value, json};
 
 use super::served::Served;
+use crate::support::control_plane::ADMIN_TOKEN;
 use crate::support::namespace::Namespace;
 use crate::support::s3::S3Server;
 use crate::support::{self, ControlPlane};
@@ -49,7 +50,7 @@ pub(super) struct World {
     store: Store,
     // Dropped last, in this order: the namespace is told to go while the control plane still runs.
     _namespace: Option<Namespace>,
-    _cluster: Option<Arc<ControlPlane>>,
+    cluster: Option<Arc<ControlPlane>>,
 }
 
 enum Store {
@@ -76,7 +77,7 @@ impl World {
             namespace: "velero".to_owned(),
             store: Store::Folder(store),
             _namespace: None,
-            _cluster: None,
+            cluster: None,
         };
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "velero"}});
         world.create("/api/v1/namespaces", &namespace).await;
@@ -101,7 +102,7 @@ impl World {
             namespace: namespace.name().to_owned(),
             store: Store::S3(s3),
             _namespace: Some(namespace),
-            _cluster: Some(cluster),
+            cluster: Some(cluster),
         };
         let secret = json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "credentials"},
@@ -118,6 +119,14 @@ impl World {
             "spec": spec, "status": {"phase": "Available"},
         });
         self.create(&self.velero("backupstoragelocations"), &location).await;
+    }
+
+    /// A client of the API for a user of this name, who has no rights but what is bound to the name. Not in the sandbox.
+    pub(super) async fn client_as(&self, user: &str) -> kube::Client {
+        let cluster = self.cluster.as_ref().expect("the sandbox knows no users");
+        let mut config = cluster.config(ADMIN_TOKEN).await;
+        config.headers.push((HeaderName::from_static("impersonate-user"), HeaderValue::from_str(user).unwrap()));
+        kube::Client::try_from(config).unwrap()
     }
 
     /// The path of a resource of Velero's namespace, or of one object.
@@ -272,6 +281,8 @@ impl World {
             limits: archive::Limits::default(),
             default_item_operation_timeout: "4h0m0s".to_owned(),
             item_operation_sync_frequency: std::time::Duration::from_secs(10),
+            download_requests: false,
+            observe: false,
             environment: BTreeMap::new(),
         }
     }
