@@ -76,6 +76,8 @@ impl Previews {
         // As Velero names a restore that is given no name.
         let made = || format!("{backup}-{}", Timestamp::now().strftime("%Y%m%d%H%M%S"));
         restore.metadata.name.get_or_insert_with(made);
+        // Names and labels are made of it; that of a restore to come is another, and as good.
+        restore.metadata.uid.get_or_insert_with(|| uuid::Uuid::new_v4().to_string());
         Ok((restore, source))
     }
 

@@ -44,6 +44,9 @@ pub(super) trait Outside: Send + Sync {
     /// Puts these files into the location; `false` when they must be put there again.
     async fn upload(&self, operations: &[ItemOperation], results: &Results) -> bool;
 
+    /// Keeps operations that are newer than their file, for whoever asks for the file.
+    async fn keep(&self, operations: &[ItemOperation]);
+
     /// Writes the phase and the counts.
     async fn write(&self, phase: Phase, warnings: usize, errors: usize, counts: Counts);
 }
@@ -243,7 +246,11 @@ impl Outside for Written<'_> {
         // Held meanwhile, so that whoever answers a DownloadRequest does not put an older state over this one.
         let held = self.executor.unsaved.hold(name).await;
         let is_uploaded = upload::put_item_operations(location, name, operations).await;
-        if is_uploaded { held.saved() } else { held.keep(operations.to_vec()) }
+        if is_uploaded {
+            held.saved()
+        } else {
+            held.keep(operations.to_vec())
+        }
         is_uploaded
     }
 

@@ -259,6 +259,11 @@ impl Restores for Service {
     async fn plan(&self, request: PlanRestore) -> Result<BoxStream<'static, PlanEvent>, Error> {
         match &self.plans {
             Some(plans) => plans.plan(request).await,
+            None if self.observing => {
+                let message = "this service only observes (--observe), and cannot ask the cluster by dry runs: make the plan with \
+                               `reprise restore plan --from … --against-cluster`, or with a service that executes restores";
+                Err(Error::new(Code::FailedPrecondition, message))
+            }
             None => Err(Error::new(Code::Unimplemented, "this service makes no plans")),
         }
     }

@@ -58,8 +58,6 @@ struct State {
     /// What is being deleted, and taken as gone.
     leaving: HashSet<String>,
     denied: BTreeSet<Denied>,
-    /// What would have been created under a generated name, by the place it would be in.
-    nameless: Vec<(String, Arc<Value>)>,
 }
 
 /// Whether a kind is there.
@@ -169,25 +167,30 @@ impl Overlay {
         }
     }
 
-    /// Takes the object as created.
+    /// Takes the object as created, and gives it back with the name it would have.
     fn make(&self, target: &Target, object: &Value, untried: Option<Untried>) -> Value {
-        let (name, group_resource) = (name_of(object), target.group_resource());
-        if name.is_empty() {
-            // A generated name is known to nobody; such objects are found by their labels.
-            self.state().nameless.push((key(target, ""), Arc::new(object.clone())));
-        } else {
-            let key = key(target, name);
-            let kept = KEPT.contains(&group_resource.as_str()).then(|| Arc::new(object.clone()));
-            let mut state = self.state();
-            state.made.insert(key.clone(), kept);
-            if DEMANDED.contains(&group_resource.as_str()) {
-                state.demanded.insert(name.to_owned());
-            }
-            if let Some(untried) = untried {
-                state.untried.insert(key, untried);
+        let mut object = object.clone();
+        let group_resource = target.group_resource();
+        let mut state = self.state();
+        // A generated name is known to nobody: who wants the object looks for its labels, so that it is kept.
+        let is_generated = object.pointer("/metadata/generateName").is_some_and(|prefix| *prefix != "");
+        if name_of(&object).is_empty() {
+            let prefix = object.pointer("/metadata/generateName").and_then(Value::as_str).unwrap_or_default();
+            let name = format!("{prefix}{}", state.made.len());
+            if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+                metadata.insert("name".to_owned(), Value::from(name));
             }
         }
-        object.clone()
+        let (key, name) = (key(target, name_of(&object)), name_of(&object).to_owned());
+        let is_kept = is_generated || KEPT.contains(&group_resource.as_str());
+        state.made.insert(key.clone(), is_kept.then(|| Arc::new(object.clone())));
+        if DEMANDED.contains(&group_resource.as_str()) {
+            state.demanded.insert(name);
+        }
+        if let Some(untried) = untried {
+            state.untried.insert(key, untried);
+        }
+        object
     }
 
     /// Whether a refusal says that something is missing which the restore would have brought by now.
@@ -204,6 +207,9 @@ impl Overlay {
     /// Without dry runs: is something there already?
     async fn look(&self, target: &Target, object: &Value) -> Result<Value, ApiError> {
         let name = name_of(object);
+        if name.is_empty() {
+            return Ok(self.make(target, object, Some(Untried::NotAsked)));
+        }
         match self.cluster.get(target, name).await? {
             Some(live) => {
                 self.state().found.insert(key(target, name), live);
@@ -284,16 +290,12 @@ impl Cluster for Overlay {
 
     async fn list(&self, target: &Target, label_selector: &str) -> Result<Vec<Value>, ApiError> {
         let mut objects = self.cluster.list(target, label_selector).await?;
-        let prefix = key(target, "");
-        let state = self.state();
         if let Ok(selector) = Selector::parse(label_selector) {
-            let nameless =
-                state.nameless.iter().filter(|(place, made)| *place == prefix && selector.matches_object(made));
-            objects.extend(nameless.map(|(_, made)| (**made).clone()));
-        }
-        if label_selector.is_empty() {
-            let made = state.made.iter().filter(|(key, _)| key.starts_with(&prefix));
-            objects.extend(made.filter_map(|(_, kept)| kept.as_ref()).map(|kept| (**kept).clone()));
+            let prefix = key(target, "");
+            let state = self.state();
+            let made =
+                state.made.iter().filter(|(key, _)| key.starts_with(&prefix)).filter_map(|(_, kept)| kept.as_ref());
+            objects.extend(made.filter(|kept| selector.matches_object(kept)).map(|kept| (**kept).clone()));
         }
         Ok(objects)
     }
@@ -322,7 +324,8 @@ impl Cluster for Overlay {
         }
         match self.cluster.try_create(target, object).await {
             Ok(created) => {
-                self.make(target, object, None);
+                // What the API server made of it has the generated name; what was asked for is what is looked up.
+                self.make(target, if name.is_empty() { &created } else { object }, None);
                 Ok(created)
             }
             Err(refusal) if self.lacks(&refusal) => {

@@ -480,6 +480,26 @@ async fn a_namespace_that_is_going_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn what_an_action_makes_for_another_is_found_by_its_labels_and_not_there() {
+    let sandbox = with_namespace().await;
+    for dry_run in [true, false] {
+        let overlay = Overlay::new(ReadOnly::new(Arc::new(Guard::new(&sandbox))), Options { dry_run });
+        let target = Target::new("", "v1", "configmaps", "shop");
+        for of in ["one", "two"] {
+            let metadata = json!({"generateName": "result-", "namespace": "shop", "labels": {"of": of}});
+            let made = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata});
+            overlay.create(&target, &made).await.unwrap();
+        }
+        let found = overlay.list(&target, "of=two").await.unwrap();
+        let [found] = found.as_slice() else { panic!("{found:?}") };
+        let name = found["metadata"]["name"].as_str().unwrap();
+        assert!(name.starts_with("result-") && name.len() > "result-".len(), "{name}");
+        assert_eq!(overlay.get(&target, name).await.unwrap().as_ref(), Some(found));
+        assert!(KubeCluster::new(sandbox.client()).list(&target, "of").await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
 async fn a_reader_that_stops_reading_stops_the_work() {
     let guard = Arc::new(Guard::new(&with_namespace().await));
     let archive = archive((0..500).map(|number| config(&format!("c{number:03}"))));
