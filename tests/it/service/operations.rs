@@ -291,3 +291,29 @@ async fn moved_data_is_waited_for_when_the_items_are_taken_up_again() {
     set(&world, "data", json!({"phase": "Completed"})).await;
     assert_eq!(served.ended("moved").await.phase(), pb::Phase::Completed);
 }
+
+/// restore-semantics 5.4, last paragraph: a backup without volume info, where only the result of a DataUpload tells that a
+/// volume's data is to be had.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_volume_info_an_upload_s_result_says_that_a_volume_is_provisioned_anew() {
+    let world = World::sandbox().await;
+    let volume = |claim: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": format!("pv-of-{claim}")},
+            "spec": {"persistentVolumeReclaimPolicy": "Retain", "capacity": {"storage": "1Gi"},
+                "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/x"},
+                "claimRef": {"namespace": "shop", "name": claim}},
+        })
+    };
+    let upload = json!({
+        "apiVersion": "velero.io/v2alpha1", "kind": "DataUpload",
+        "metadata": {"name": "up", "namespace": world.namespace()},
+        "spec": {"sourceNamespace": "shop", "sourcePVC": "moved"}, "status": {"snapshotID": "s"},
+    });
+    world.add_backup("old", &Backup::new().with_all([volume("moved"), volume("other"), upload])).await;
+    let served = serve(&world).await;
+    assert_eq!(served.run("old").await.phase(), pb::Phase::Completed);
+    assert_eq!(world.names("/api/v1/persistentvolumes").await, ["pv-of-other"]);
+    let list = world.json("old", "resource-list.json.gz");
+    assert_eq!(list["v1/PersistentVolume"], json!(["pv-of-moved(skipped)", "pv-of-other(created)"]), "{list}");
+}
