@@ -157,6 +157,10 @@ fn status_patch(address: Option<&str>, now: Timestamp) -> Value {
 
 /// Uploads the state of a restore's item operations, where the one in the location is older.
 async fn save(unsaved: &UnsavedOperations, open: &OpenLocation, restore: &str) -> Result<(), Error> {
+    // Nothing of a restore is in such a location; whoever follows the address learns that.
+    if open.read_only {
+        return Ok(());
+    }
     let Some(held) = unsaved.hold_known(restore).await else { return Ok(()) };
     let Some(operations) = held.unsaved() else { return Ok(()) };
     let failed = |error: String| Error::Failed(format!("item operations cannot be uploaded: {error}"));
@@ -372,7 +376,12 @@ mod tests {
     #[tokio::test]
     async fn item_operations_that_are_newer_than_the_file_are_uploaded_first_restore_semantics_9_4() {
         let store = Arc::new(storage::ObjectBackupStore::memory());
-        let open = OpenLocation { store: Arc::clone(&store) as _, layout: Layout::new("") };
+        let open = OpenLocation {
+            store: Arc::clone(&store) as _,
+            layout: Layout::new(""),
+            name: "default".to_owned(),
+            read_only: false,
+        };
         let unsaved = UnsavedOperations::default();
         save(&unsaved, &open, "r").await.unwrap();
         assert_eq!(store.list("").await.unwrap(), [""; 0], "nothing is known, so nothing is written");
