@@ -11,6 +11,8 @@ mod existing;
 mod item;
 mod ledger;
 mod namespaces;
+#[cfg(test)]
+mod tests;
 mod volumes;
 
 use std::collections::HashMap;
