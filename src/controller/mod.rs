@@ -19,6 +19,8 @@ pub mod records;
 pub mod source;
 pub mod status;
 pub mod stores;
+#[cfg(test)]
+mod testing;
 mod upload;
 pub mod validate;
 mod worker;

@@ -13,6 +13,7 @@ mod architecture;
 mod cli;
 mod conformance;
 mod service;
+mod spec;
 mod storage_s3;
 mod support;
 mod testbed;

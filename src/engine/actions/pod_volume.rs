@@ -227,6 +227,7 @@ mod tests {
         first
     }
 
+    /// restore-semantics 7.2
     #[test]
     fn waiting_containers_of_an_earlier_restore_go_and_nothing_is_asked_without_backups() {
         let bench = Bench::new()
@@ -241,6 +242,7 @@ mod tests {
         assert_eq!(bench.run(NAME, only_wait).unwrap().item, json!({"spec": {}}));
     }
 
+    /// restore-semantics 7.2 and 5.13
     #[test]
     fn a_pod_with_backups_waits_for_each_of_its_volumes() {
         let bench = Bench::new()
@@ -266,6 +268,7 @@ mod tests {
         );
     }
 
+    /// restore-semantics 5.13
     #[test]
     fn a_pod_of_an_old_backup_is_known_by_its_annotations() {
         let bench = Bench::new().with(velero("velero/velero:v1"));
@@ -274,6 +277,7 @@ mod tests {
         assert_eq!(wait_of(&bench, old)["volumeMounts"], json!([{"name": "data", "mountPath": "/restores/data"}]));
     }
 
+    /// restore-semantics 7.2
     #[test]
     fn plugin_configuration_sets_image_command_resources_and_security_context() {
         let bench = |config: Value| {

@@ -6,5 +6,6 @@ mod created;
 mod existing;
 mod items;
 mod namespaces;
+mod refused;
 mod volumes;
 mod world;
