@@ -114,6 +114,26 @@ fn definitions_of_the_backup_count_for_the_order_but_not_for_the_filters() {
     assert_eq!(told(&plan(&archive, &spec)), ["widgets.example.com: shop/w"]);
 }
 
+/// restore-semantics 4.1: entries are resolved when they are reached, and what was processed is skipped; only what is
+/// literally in a list is kept out of the middle.
+#[test]
+fn aliases_of_a_resource_come_once_at_the_first_that_resolves_to_it() {
+    let tiers = |priorities: &str| {
+        let collected =
+            plan_with(&archive(&shop()), &RestoreSpec::default(), &kubernetes(), &priorities.parse().unwrap());
+        let tiers = told(&collected.plan);
+        tiers.iter().map(|tier| tier.split(':').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let order = tiers("secret,cm,configmaps,ConfigMap,secrets,gadgets,-,deploy");
+    assert_eq!(order[1..3], ["secrets", "configmaps"]);
+    assert_eq!(order.len(), 8, "{order:?}");
+    // `deploy` is not literally the directory `deployments.apps`, which therefore stands in the middle.
+    assert!(
+        order.iter().position(|tier| tier == "deployments.apps") < order.iter().position(|tier| tier == "jobs.batch")
+    );
+    assert_eq!(tiers("secrets,-,deployments.apps").last().map(String::as_str), Some("deployments.apps"));
+}
+
 #[test]
 fn what_the_cluster_does_not_know_is_planned_by_the_name_of_its_directory() {
     // restore-semantics 4.1: `customresourcedefinitions` stays literal, and its directory comes up by the alphabet.

@@ -119,6 +119,16 @@ fn the_table_has_each_resource_once_in_the_right_version() {
     assert!(discovery.lookup(&"foo.a.io".into()).is_none());
 }
 
+/// restore-semantics 3.1 step 3: all four verbs.
+#[test]
+fn what_lacks_one_of_the_four_verbs_is_not_in_the_table() {
+    for lacking in ["list", "create", "get", "delete", "watch"] {
+        let mut groups = discovery("a.io v1 foos Foo ns").groups().to_vec();
+        groups[0].versions[0].resources[0].verbs.retain(|verb| verb != lacking);
+        assert_eq!(Discovery::new(groups).table().is_empty(), lacking != "watch", "{lacking}");
+    }
+}
+
 /// restore-semantics 3.1 step 2
 #[test]
 fn the_order_of_versions_does_not_matter_for_the_preferred_one() {

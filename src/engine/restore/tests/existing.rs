@@ -244,3 +244,72 @@ async fn nothing_follows_for_an_object_that_exists() {
     let kind = "apiextensions.k8s.io/v1/CustomResourceDefinition";
     assert_eq!(done.listed(), [format!("{kind} widgets.example.com(skipped)")]);
 }
+
+/// restore-semantics 5.10 step 2: what Velero takes through a Go type carries a `status` and is never equal; with `update` that
+/// decides what is written.
+#[tokio::test(start_paused = true)]
+async fn kinds_that_pass_through_a_go_type_are_never_equal_with_the_policy_update() {
+    for (api_version, kind, updated) in [
+        ("v1", "Pod", true),
+        ("v1", "Service", true),
+        ("v1", "PersistentVolumeClaim", true),
+        ("batch/v1", "Job", true),
+        ("apiextensions.k8s.io/v1", "CustomResourceDefinition", true),
+        ("apiextensions.k8s.io/v1beta1", "CustomResourceDefinition", false),
+        ("apps/v1", "Deployment", false),
+        ("v1", "Secret", false),
+    ] {
+        let mut object =
+            json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "x.example.com"}, "spec": {}});
+        if kind != "CustomResourceDefinition" {
+            object["metadata"]["namespace"] = json!("shop");
+        }
+        let done = World::of(Backup::new().with(object.clone()))
+            .live(&namespace("shop"))
+            .live(&object)
+            .spec(|spec| spec.existing_resource_policy = ExistingResourcePolicy::Update)
+            .run()
+            .await;
+        let listed = done.listed().pop().unwrap();
+        assert!(listed.ends_with(if updated { "(updated)" } else { "(skipped)" }), "{listed}");
+    }
+}
+
+/// velero-differences: transient-errors-are-retried: a create whose first answer was lost counts as created, and what follows a
+/// create (restore-semantics 5.11) follows it.
+#[tokio::test(start_paused = true)]
+async fn a_create_whose_answer_was_lost_is_known_by_the_restore_label() {
+    let mut backed_up = config("c");
+    backed_up["metadata"]["managedFields"] = json!([{"manager": "kubectl"}]);
+    let lost = ApiError::transport(crate::engine::ports::ApiErrorKind::Connection, "connection reset");
+    for (restore, listed) in [("r", "(created)"), ("another", "(skipped)")] {
+        let mut stored = config("c");
+        stored["metadata"]["labels"] = json!({"velero.io/restore-name": restore, "velero.io/backup-name": "b"});
+        let done = World::of(Backup::new().with(backed_up.clone()))
+            .live(&namespace("shop"))
+            .refusing("create configmaps", 1, lost.clone())
+            .meddled(move |request, objects| {
+                if request.starts_with("create configmaps") {
+                    let at = ("configmaps".to_owned(), "shop".to_owned(), "c".to_owned());
+                    objects.entry(at).or_insert_with(|| stored.clone());
+                }
+            })
+            .run()
+            .await;
+        assert!(done.is_clean());
+        assert_eq!(done.listed(), [format!("v1/ConfigMap shop/c{listed}")]);
+        assert_eq!(done.requested("create configmaps").len(), 2);
+        assert_eq!(done.requested("patch").len(), usize::from(restore == "r"), "managedFields are put back");
+    }
+}
+
+/// restore-semantics 5.9 step 5: a 500 may be all there is to hear about a namesake, which is looked for before any other try.
+#[tokio::test(start_paused = true)]
+async fn a_create_that_fails_inside_the_server_looks_for_a_namesake_first() {
+    let internal = ApiError::status(500, "InternalError", "port is already allocated");
+    let done = meets(&different(), ExistingResourcePolicy::Unset, &[("create configmaps", internal.clone())]).await;
+    assert_eq!((done.warnings().len(), done.requested("create configmaps").len()), (1, 1));
+    let world = World::of(Backup::new().with(config("c"))).live(&namespace("shop"));
+    let done = world.refusing("create configmaps", 1, internal).run().await;
+    assert!(done.is_clean() && done.requested("create configmaps").len() == 2, "without one it passes");
+}
