@@ -339,6 +339,7 @@ mod tests {
         assert!(skim(r#"{"kind":"X","metadata":7.5,"status":true}"#, true, 127).is_ok());
     }
 
+    /// restore-semantics 4.6
     #[test]
     fn the_last_of_equal_keys_counts_as_in_go() {
         assert_eq!(skim(r#"{"kind":"A","kind":"B"}"#, true, 127).unwrap().kind, "B");

@@ -124,6 +124,7 @@ mod tests {
 
     use super::*;
 
+    /// restore-semantics 2.2
     #[test]
     fn paths_are_cleaned_as_go_joins_them() {
         for (path, cleaned) in [
@@ -143,6 +144,7 @@ mod tests {
         }
     }
 
+    /// restore-semantics 2.2
     #[test]
     fn a_path_that_leaves_the_root_is_none() {
         for path in ["..", "../escape.json", "a/../../b", "./..", "/..", "a/../..", "resources/../../resources/x"] {
@@ -150,6 +152,7 @@ mod tests {
         }
     }
 
+    /// restore-semantics 2.2 and 2.3
     #[test]
     fn items_are_the_files_of_the_two_scopes() {
         assert_eq!(
@@ -166,6 +169,7 @@ mod tests {
         );
     }
 
+    /// restore-semantics 2.2 and 2.3
     #[test]
     fn everything_else_has_its_own_place() {
         let version = |directory, item| Place::Version { group_resource: "pods", directory, item };
@@ -194,6 +198,7 @@ mod tests {
         }
     }
 
+    /// restore-semantics 2.3
     #[test]
     fn one_suffix_is_taken_off() {
         for (file, name) in [("a.json", "a"), ("a.json.json", "a.json"), ("README.txt", "README.txt"), (".json", "")] {

@@ -77,6 +77,7 @@ fn a_backup_is_listed_sorted_whatever_the_order_of_its_entries() {
     assert_eq!(archive.scopes(&"secrets".into()).len(), 0);
 }
 
+/// restore-semantics 2.2 and 2.5
 #[test]
 fn second_copies_and_other_versions_are_skipped_and_counted() {
     let archive = Backup::new()
@@ -91,6 +92,7 @@ fn second_copies_and_other_versions_are_skipped_and_counted() {
     assert_eq!(stats.spooled_bytes, config_map("a", "x").to_string().len() as u64);
 }
 
+/// restore-semantics 2.2
 #[test]
 fn an_item_comes_back_whole() {
     let archive = Backup::new().with(config_map("a", "x")).read(&ReadOptions::default()).unwrap();
@@ -125,6 +127,7 @@ fn labels_are_kept_on_request_and_equal_ones_once() {
     assert!(std::ptr::eq(labels("x"), labels("z")));
 }
 
+/// restore-semantics 5.3 step 4
 #[test]
 fn pods_and_jobs_that_are_done_are_known() {
     let pod = |name: &str, phase: &str| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "a"}, "status": {"phase": phase}});
@@ -147,6 +150,7 @@ fn pods_and_jobs_that_are_done_are_known() {
     assert_eq!(completed, ["done", "failed", "succeeded"]);
 }
 
+/// restore-semantics 2.2
 #[test]
 fn the_last_entry_of_a_path_wins() {
     let backup = Backup::new()
@@ -206,6 +210,7 @@ fn loads_happen_on_many_threads_at_once() {
 
 // What a backup may be, too.
 
+/// restore-semantics 2.3
 #[test]
 fn an_empty_backup_has_no_resources_directory() {
     for tarball in [gzip(b""), gzip(&[0; 1024]), gzip(&[0; 10240]), Backup::new().tarball().unwrap()] {
@@ -235,6 +240,7 @@ fn what_follows_the_archive_is_ignored_and_told() {
     assert_eq!(archive.len(), 1);
 }
 
+/// restore-semantics 2.2
 #[test]
 fn links_are_ignored_and_counted() {
     let archive = Backup::new()
@@ -246,6 +252,7 @@ fn links_are_ignored_and_counted() {
     assert_eq!((archive.len(), archive.stats().links), (1, 2));
 }
 
+/// restore-semantics 2.3
 #[test]
 fn unexpected_files_are_ignored_and_counted() {
     let archive = Backup::new()
@@ -259,6 +266,7 @@ fn unexpected_files_are_ignored_and_counted() {
     assert_eq!((archive.len(), archive.stats().unexpected), (0, 3));
 }
 
+/// restore-semantics 2.2
 #[test]
 fn paths_that_stay_inside_are_cleaned() {
     let archive = Backup::new()
@@ -271,6 +279,7 @@ fn paths_that_stay_inside_are_cleaned() {
 
 // Damaged items.
 
+/// restore-semantics 2.3
 #[test]
 fn a_file_without_the_suffix_is_an_item_that_is_not_found() {
     let backup = Backup::new().with_file("resources/configmaps/namespaces/a/README.txt", "not an item");
@@ -282,6 +291,7 @@ fn a_file_without_the_suffix_is_an_item_that_is_not_found() {
     assert_eq!(archive.find(&"configmaps".into(), "a", "README.txt"), None);
 }
 
+/// restore-semantics 2.3; velero-differences: a-file-beside-its-namesake
 #[test]
 fn a_file_beside_its_namesake_with_the_suffix_is_no_second_item() {
     let archive = Backup::new()
@@ -293,6 +303,7 @@ fn a_file_beside_its_namesake_with_the_suffix_is_no_second_item() {
     assert!(archive.find(&"configmaps".into(), "a", "x").is_some());
 }
 
+/// restore-semantics 4.6
 #[test]
 fn an_item_that_is_not_json_is_damaged_in_gos_words() {
     let path = "resources/configmaps/namespaces/a/x.json";
@@ -304,6 +315,7 @@ fn an_item_that_is_not_json_is_damaged_in_gos_words() {
     assert_eq!(damage(&array, "x"), "json: cannot unmarshal array into Go value of type map[string]interface {}");
 }
 
+/// restore-semantics 4.6
 #[test]
 fn an_item_without_kind_is_damaged() {
     let backup = Backup::new().with_file("resources/configmaps/namespaces/a/x.json", "{}");
@@ -403,6 +415,7 @@ fn a_flipped_bit_is_found_by_the_checksum() {
     assert!(matches!(read(&tarball), Err(Error::Corrupt(_))));
 }
 
+/// restore-semantics 2.2
 #[test]
 fn an_entry_that_leaves_the_root_is_an_error_with_its_name() {
     let escape = Backup::new().with(config_map("a", "x")).with_entry("../escape.json", "{}");

@@ -148,6 +148,7 @@ mod tests {
         Flags::try_parse_from(["reprise"].iter().chain(arguments))
     }
 
+    /// restore-semantics 1.10
     #[test]
     fn the_defaults_are_veleros() {
         let settings = parse(&[]).unwrap().engine.settings().unwrap();
@@ -155,7 +156,10 @@ mod tests {
         assert_eq!(settings.terminating_resource_timeout, defaults.terminating_resource_timeout);
         assert_eq!(settings.resource_timeout, defaults.resource_timeout);
         assert_eq!(settings.priorities, defaults.priorities);
-        assert_eq!((settings.features, settings.concurrency), (defaults.features, defaults.concurrency));
+        assert_eq!((&settings.features, settings.concurrency), (&defaults.features, defaults.concurrency));
+        let ten_minutes = Duration::from_secs(600);
+        assert_eq!((settings.terminating_resource_timeout, settings.resource_timeout), (ten_minutes, ten_minutes));
+        assert!(settings.features.is_empty());
     }
 
     #[test]

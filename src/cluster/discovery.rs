@@ -144,3 +144,65 @@ fn legacy_resources(group: &str, version: &str, document: &Value) -> Vec<ServedR
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use http::Response;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A server that answers each path by one of these documents, and all others by 503.
+    fn server(documents: &[(&'static str, Value)]) -> Client {
+        let documents = documents.to_vec();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let found = documents.iter().find(|(path, _)| *path == request.uri().path()).map(|(_, document)| document);
+            let code = if found.is_some() { 200 } else { 503 };
+            let body = Body::from(found.map(ToString::to_string).unwrap_or_default().into_bytes());
+            let response = Response::builder().status(code).body(body).map_err(std::io::Error::other);
+            async move { response }
+        });
+        Client::new(service, "default")
+    }
+
+    fn group(name: &str, versions: &[&str]) -> Value {
+        let version = |version: &&str| json!({"groupVersion": format!("{name}/{version}"), "version": version});
+        json!({"name": name, "versions": versions.iter().map(version).collect::<Vec<_>>(), "preferredVersion": version(&versions[0])})
+    }
+
+    fn resources(names: &[&str]) -> Value {
+        let verbs = ["create", "delete", "get", "list"];
+        let resource = |name: &&str| json!({"name": name, "kind": name, "namespaced": true, "verbs": verbs});
+        json!({"kind": "APIResourceList", "resources": names.iter().map(resource).collect::<Vec<_>>()})
+    }
+
+    /// restore-semantics 3.1 step 2: a group whose API does not answer costs the others nothing.
+    #[tokio::test]
+    async fn a_broken_api_is_left_out_and_the_others_are_there() {
+        let client = server(&[
+            ("/api", json!({"kind": "APIVersions", "versions": ["v1"]})),
+            (
+                "/apis",
+                json!({"kind": "APIGroupList", "groups": [
+                    group("broken.example.com", &["v1"]), group("apps", &["v1", "v1beta1"]),
+                ]}),
+            ),
+            ("/api/v1", resources(&["pods"])),
+            ("/apis/apps/v1", resources(&["deployments"])),
+        ]);
+        let groups = fetch(&client).await.unwrap();
+        let told: Vec<String> = groups
+            .iter()
+            .flat_map(|group| group.versions.iter().map(move |version| (group, version)))
+            .map(|(group, version)| format!("{}/{}: {}", group.name, version.version, version.resources.len()))
+            .collect();
+        assert_eq!(told, ["/v1: 1", "broken.example.com/v1: 0", "apps/v1: 1", "apps/v1beta1: 0"]);
+    }
+
+    /// restore-semantics 3.1 step 2: only when nothing can be asked there is no table.
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_at_all_is_an_error() {
+        assert!(fetch(&server(&[])).await.is_err());
+    }
+}

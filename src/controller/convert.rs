@@ -135,3 +135,62 @@ fn pod_volumes(backups: &[velero::PodVolumeBackup]) -> PodVolumeBackups {
     }
     pod_volumes
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    /// restore-semantics 2.4: by `pvName`, and the last one wins; a method that is empty or unknown is none (5.4).
+    #[test]
+    fn the_last_entry_of_a_volume_wins() {
+        let infos: Vec<BackupVolumeInfo> = serde_json::from_value(json!([
+            {"pvName": "a", "backupMethod": "CSISnapshot"}, {"pvName": "", "backupMethod": "CSISnapshot"},
+            {"pvName": "b", "backupMethod": "PodVolumeBackup"}, {"pvName": "c", "backupMethod": "NativeSnapshot"},
+            {"pvName": "d", "skipped": true}, {"pvName": "e", "backupMethod": "OfTomorrow"},
+            {"pvName": "a", "backupMethod": "NativeSnapshot"}, {"pvName": "", "backupMethod": ""},
+        ]))
+        .unwrap();
+        let volumes = backup_volumes(&infos, &[], &[], []);
+        let method = |name: &str| volumes.methods.get(name).copied();
+        let expected = [
+            ("a", BackupMethod::NativeSnapshot),
+            ("b", BackupMethod::PodVolumeBackup),
+            ("c", BackupMethod::NativeSnapshot),
+            ("d", BackupMethod::None),
+            ("e", BackupMethod::None),
+        ];
+        assert!(expected.iter().all(|(name, wanted)| method(name) == Some(*wanted)), "{volumes:?}");
+        assert_eq!(method("f"), None);
+    }
+
+    /// restore-semantics 5.4: the claim's namespace is the pod's, its name is in an annotation.
+    #[test]
+    fn a_claim_of_an_older_backup_is_known_by_the_annotation_of_its_pod_volume_backup() {
+        let backup = |annotations: serde_json::Value| -> velero::PodVolumeBackup {
+            serde_json::from_value(json!({"apiVersion": "velero.io/v1", "kind": "PodVolumeBackup",
+                "metadata": {"name": "p", "annotations": annotations},
+                "spec": {"node": "n", "pod": {"namespace": "shop", "name": "web"}, "volume": "v",
+                    "backupStorageLocation": "default", "repoIdentifier": ""}}))
+            .unwrap()
+        };
+        let backups = [backup(json!({"velero.io/pvc-name": "data"})), backup(json!({}))];
+        let volumes = backup_volumes(&[], &[], &backups, [("bank".to_owned(), "db".to_owned())]);
+        assert_eq!(volumes.pod_volume_claims, [("shop".to_owned(), "data".to_owned())].into());
+        assert_eq!(volumes.csi_claims, [("bank".to_owned(), "db".to_owned())].into());
+    }
+
+    /// restore-semantics 1.1: three values, and anything else was refused before.
+    #[test]
+    fn the_policy_keeps_absent_apart_from_none() {
+        let policy = |policy: &str| {
+            let spec: velero::RestoreSpec = serde_json::from_value(json!({"existingResourcePolicy": policy})).unwrap();
+            restore_spec(&spec).existing_resource_policy
+        };
+        assert_eq!(policy(""), ExistingResourcePolicy::Unset);
+        assert_eq!(policy("none"), ExistingResourcePolicy::None);
+        assert_eq!(policy("update"), ExistingResourcePolicy::Update);
+    }
+}

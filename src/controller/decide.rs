@@ -65,6 +65,7 @@ mod tests {
         .unwrap()
     }
 
+    /// restore-semantics 1.1
     #[test]
     fn the_finalizer_comes_first_in_any_phase() {
         for phase in ["", "New", "Completed", "Failed"] {
@@ -72,6 +73,7 @@ mod tests {
         }
     }
 
+    /// restore-semantics 1.6 and 1.8; velero-differences: running-restores-are-resumed
     #[test]
     fn each_phase_has_its_step() {
         let with_finalizer = json!({"name": "r", "finalizers": [FINALIZER]});
@@ -90,6 +92,7 @@ mod tests {
         }
     }
 
+    /// restore-semantics 1.9
     #[test]
     fn one_that_is_being_deleted_is_cleaned_up_once() {
         let deleted = |finalizers: &[&str]| {

@@ -56,3 +56,50 @@ async fn remove_files(records: &Records, stores: &Stores, restore: &Restore, nam
     let removed = location.store.delete_prefix(&location.layout.restore_folder(name)).await;
     removed.map(|_| ()).map_err(|error| error_chain(&error))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::Value;
+
+    use super::super::testing::{Asked, Log, backup, location, records, serving};
+    use super::*;
+
+    /// Cleans up a Restore with another's finalizer beside ours, of a cluster that has these objects.
+    async fn cleaned(backup_name: &str, objects: &[Value]) -> (Result<(), String>, Log) {
+        let restore = json!({"apiVersion": "velero.io/v1", "kind": "Restore", "spec": {"backupName": backup_name},
+            "metadata": {"name": "r", "finalizers": ["example.com/f", FINALIZER]}});
+        let mut objects = objects.to_vec();
+        objects.push(restore.clone());
+        let (records, log) = records(serving(&objects));
+        let restore: Restore = serde_json::from_value(restore).unwrap();
+        (clean_up(&records, &Stores::default(), &restore).await, log)
+    }
+
+    fn patches(log: &Log) -> Vec<Value> {
+        let is_patch = |asked: &&Asked| asked.method == http::Method::PATCH;
+        log.lock().unwrap().iter().filter(is_patch).map(|asked| asked.body.clone()).collect()
+    }
+
+    /// restore-semantics 1.9: without a backup name, or without backup or location, there is nothing to clean.
+    #[tokio::test]
+    async fn without_a_backup_or_its_location_only_the_finalizer_goes() {
+        let without_ours = json!({"metadata": {"finalizers": ["example.com/f"]}});
+        for (name, objects) in
+            [("", vec![]), ("gone", vec![location("Available")]), ("b", vec![backup("b", &json!({}))])]
+        {
+            let (cleaned, log) = cleaned(name, &objects).await;
+            assert_eq!(cleaned, Ok(()), "{name}");
+            assert_eq!(patches(&log), std::slice::from_ref(&without_ours), "{name}");
+        }
+    }
+
+    /// restore-semantics 1.9: an unavailable location is an error, to be tried again; the finalizer stays meanwhile.
+    #[tokio::test]
+    async fn an_unavailable_location_keeps_the_finalizer() {
+        let (cleaned, log) = cleaned("b", &[backup("b", &json!({})), location("Unavailable")]).await;
+        let message = "backup storage location \"default\" is not available; the files of restore \"r\" stay for now";
+        assert_eq!(cleaned, Err(message.to_owned()));
+        assert!(patches(&log).is_empty());
+    }
+}

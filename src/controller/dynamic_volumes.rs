@@ -357,6 +357,7 @@ mod tests {
         }
     }
 
+    /// restore-semantics 5.14 step 3
     #[test]
     fn only_created_claims_with_data_and_a_described_volume_are_waited_for() {
         let mut without_info = info("bare", "PodVolumeBackup");
@@ -394,6 +395,7 @@ mod tests {
         assert_eq!(claims(&infos, &BTreeMap::new(), &list, &operations), []);
     }
 
+    /// restore-semantics 5.14 step 3
     #[test]
     fn a_claim_tells_its_volume_or_its_class_or_is_waited_for() {
         let state = |spec: Value, phase: &str| state_of(Some(&live_claim("data", spec, phase)));
@@ -407,6 +409,7 @@ mod tests {
         assert_eq!(state_of(None), State::Unbound);
     }
 
+    /// restore-semantics 5.14 step 3
     #[test]
     fn policy_and_labels_are_set_together_and_only_where_one_is_wrong() {
         let right = live_volume("data", "Retain", &json!({"a": "b", "zone": "z"}));
@@ -421,6 +424,7 @@ mod tests {
         assert_eq!(volume_patch(&no_labels, &wanted()), Some(json!({"metadata": {"labels": {"a": "b"}}})));
     }
 
+    /// restore-semantics 5.14 step 3
     #[test]
     fn a_volume_is_bound_to_its_claim_to_another_or_not_yet() {
         let volume = live_volume("data", "Retain", &json!({}));
@@ -432,6 +436,7 @@ mod tests {
         assert_eq!(claim("data").is_bound_to(&available), Ok(false));
     }
 
+    /// restore-semantics 5.14 step 3
     #[tokio::test(start_paused = true)]
     async fn each_claim_ends_as_5_14_says_and_waits_are_announced() {
         let class = |name: &str, mode: &str| json!({"kind": "StorageClass", "metadata": {"name": name}, "volumeBindingMode": mode});

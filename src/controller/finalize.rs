@@ -119,6 +119,7 @@ fn is_filed(results: &Results, finding: &Finding) -> bool {
 mod tests {
     use super::*;
 
+    /// restore-semantics 5.14 step 6; velero-differences: late-findings-are-filed-once
     #[test]
     fn a_finding_that_is_in_the_results_is_not_filed_again() {
         let finding = |severity, namespace: &str, message: &str| Finding {

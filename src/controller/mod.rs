@@ -30,6 +30,8 @@ pub mod records;
 pub mod source;
 pub mod status;
 pub mod stores;
+#[cfg(test)]
+mod testing;
 pub mod unsaved;
 mod upload;
 pub mod validate;

@@ -195,3 +195,101 @@ fn may_pass(error: &kube::Error) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use serde_json::json;
+
+    use super::super::testing::{Log, records};
+    use super::*;
+
+    fn restore() -> Value {
+        json!({"apiVersion": "velero.io/v1", "kind": "Restore", "metadata": {"name": "r"}, "spec": {}})
+    }
+
+    /// Answers so many requests by this code, and the others well.
+    fn failing(times: usize, code: u16) -> (Records, Log) {
+        let seen = AtomicUsize::new(0);
+        records(move |asked| match seen.fetch_add(1, Ordering::Relaxed) {
+            seen if seen < times => (code, json!("no")),
+            _ if asked.path.starts_with("configmaps") => {
+                (200, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}))
+            }
+            _ => (200, restore()),
+        })
+    }
+
+    async fn written(times: usize, code: u16) -> (Option<Restore>, usize) {
+        let (records, log) = failing(times, code);
+        let patch = json!({"status": {"phase": "Completed"}});
+        let written = records.patch_for_good("r", &patch, &CancellationToken::new()).await;
+        let tries = log.lock().unwrap().clone();
+        assert!(
+            tries
+                .iter()
+                .all(|asked| asked.method == http::Method::PATCH && asked.path == "restores/r" && asked.body == patch)
+        );
+        (written, tries.len())
+    }
+
+    /// Velero (restore-semantics 1.6) gives up; velero-differences: status-is-written-until-it-is-there
+    #[tokio::test(start_paused = true)]
+    async fn the_last_status_is_tried_until_it_is_written() {
+        for code in [409, 429, 500, 503] {
+            let (restore, tries) = written(300, code).await;
+            assert!(restore.is_some() && tries == 301, "{code}: {tries}");
+        }
+    }
+
+    /// The same, and its three ends: the Restore is gone, the patch is no good, the service is stopped.
+    #[tokio::test(start_paused = true)]
+    async fn a_status_that_can_never_be_written_is_given_up() {
+        for code in [404, 400, 422] {
+            assert_eq!(written(300, code).await, (None, 1), "{code}");
+        }
+        let (records, _) = failing(usize::MAX, 503);
+        let stop = CancellationToken::new();
+        let patch = json!({});
+        let stopped = async {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            stop.cancel();
+        };
+        let (written, ()) = tokio::join!(records.patch_for_good("r", &patch, &stop), stopped);
+        assert!(written.is_none());
+    }
+
+    /// restore-semantics 1.1: the Restore itself, spec and status in one; 1.6: no precondition.
+    #[tokio::test]
+    async fn a_restore_is_patched_as_a_whole() {
+        let (records, log) = failing(0, 200);
+        records.patch("r", &json!({"spec": {"a": 1}, "status": {"b": 2}})).await.unwrap();
+        let asked = log.lock().unwrap()[0].clone();
+        assert_eq!(asked.path, "restores/r", "no /status: the CRD has no such subresource");
+        assert_eq!(asked.body, json!({"spec": {"a": 1}, "status": {"b": 2}}));
+    }
+
+    /// restore-semantics 1.2: listed by the label of the backup, whose name is cut as 5.8 says.
+    #[tokio::test]
+    async fn pod_volume_backups_are_found_by_the_label_of_their_backup() {
+        let (records, log) =
+            records(|_| (200, json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": []})));
+        records.pod_volume_backups("nightly").await.unwrap();
+        records.pod_volume_backups(&"n".repeat(70)).await.unwrap();
+        let log = log.lock().unwrap();
+        assert!(log[0].query.contains("velero.io%2Fbackup-name%3Dnightly"), "{log:?}");
+        assert!(log[1].query.contains(&crate::model::label::valid_name(&"n".repeat(70))), "{log:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_that_fails_for_a_passing_reason_is_repeated_and_another_is_not() {
+        for (times, code, tries, good) in [(7, 503, 8, true), (8, 503, 8, false), (1, 403, 1, false), (3, 429, 4, true)]
+        {
+            let (records, log) = failing(times, code);
+            let read = records.config_map("c").await;
+            assert_eq!((read.is_ok(), log.lock().unwrap().len()), (good, tries), "{times} {code}");
+        }
+    }
+}

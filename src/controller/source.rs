@@ -118,3 +118,141 @@ pub async fn modifiers(records: &Records, spec: &RestoreSpec) -> Result<Option<M
         .map(Some)
         .map_err(|error| format!("Error in parsing resource modifiers provided in configmap {what}: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::{Value, json};
+
+    use super::super::testing::{backup, location, records, serving};
+    use super::*;
+
+    fn spec(spec: Value) -> RestoreSpec {
+        serde_json::from_value(spec).unwrap()
+    }
+
+    async fn resolved(objects: &[Value], from: Value) -> (Result<Source, Vec<String>>, RestoreSpec) {
+        let (records, _) = records(serving(objects));
+        let mut spec = spec(from);
+        (resolve(&records, &mut spec).await, spec)
+    }
+
+    fn at(time: &str, phase: &str) -> Value {
+        if time.is_empty() { json!({"phase": phase}) } else { json!({"phase": phase, "startTimestamp": time}) }
+    }
+
+    /// restore-semantics 1.5: exactly `Completed`, the newest by its start; one without a start is the oldest.
+    #[tokio::test]
+    async fn the_newest_completed_backup_of_a_schedule_is_taken() {
+        let objects = [
+            backup("a-undated", &at("", "Completed")),
+            backup("b-old", &at("2026-01-01T00:00:00Z", "Completed")),
+            backup("c-newest", &at("2026-01-03T00:00:00Z", "Completed")),
+            backup("d-newer", &at("2026-01-02T00:00:00Z", "Completed")),
+            backup("e-partial", &at("2026-01-09T00:00:00Z", "PartiallyFailed")),
+            backup("f-running", &at("2026-01-08T00:00:00Z", "InProgress")),
+            location("Available"),
+        ];
+        let (found, spec) = resolved(&objects, json!({"scheduleName": "nightly"})).await;
+        assert_eq!(found.unwrap().backup.metadata.name.as_deref(), Some("c-newest"));
+        // Both stay set: the check that they exclude each other is for new objects only.
+        assert_eq!((spec.backup_name.as_str(), spec.schedule_name.as_str()), ("c-newest", "nightly"));
+        let (found, _) = resolved(&[objects[0].clone(), location("Available")], json!({"scheduleName": "n"})).await;
+        assert_eq!(found.unwrap().backup.metadata.name.as_deref(), Some("a-undated"));
+    }
+
+    /// restore-semantics 1.5: by the label of the schedule.
+    #[tokio::test]
+    async fn backups_of_a_schedule_are_found_by_their_label() {
+        let (records, log) = records(serving(&[]));
+        let _ = resolve(&records, &mut spec(json!({"scheduleName": "nightly"}))).await;
+        assert!(log.lock().unwrap()[0].query.contains("velero.io%2Fschedule-name%3Dnightly"), "{log:?}");
+    }
+
+    /// restore-semantics 1.4 rule 9
+    #[tokio::test]
+    async fn a_schedule_without_a_completed_backup_is_wrong() {
+        let none = "No completed backups found for schedule";
+        let (found, _) = resolved(&[location("Available")], json!({"scheduleName": "n"})).await;
+        assert_eq!(found.unwrap_err(), ["No backups found for schedule", none]);
+        let partial = backup("b", &at("2026-01-01T00:00:00Z", "PartiallyFailed"));
+        let (found, spec) = resolved(&[partial, location("Available")], json!({"scheduleName": "n"})).await;
+        assert_eq!(found.unwrap_err(), [none]);
+        assert_eq!(spec.backup_name, "");
+        let (records, _) = records(|_| (403, json!("not for you")));
+        let error = resolve(&records, &mut super::tests::spec(json!({"scheduleName": "n"}))).await.unwrap_err();
+        assert_eq!(error, ["Unable to list backups for schedule: not for you"]);
+    }
+
+    /// restore-semantics 1.4 rule 10: one message; for a missing backup also `namespace/name`.
+    #[tokio::test]
+    async fn a_backup_or_location_that_cannot_be_read_is_one_message() {
+        let (found, _) = resolved(&[location("Available")], json!({"backupName": "gone"})).await;
+        let errors = found.unwrap_err();
+        assert_eq!(errors.len(), 1);
+        assert!(errors[0].starts_with("Error retrieving backup: ") && errors[0].contains("velero/gone"), "{errors:?}");
+        let (found, _) = resolved(&[backup("b", &at("", "Completed"))], json!({"backupName": "b"})).await;
+        let errors = found.unwrap_err();
+        assert_eq!(errors, ["Error retrieving backup: backupstoragelocations \"default\" not found"]);
+    }
+
+    /// restore-semantics 1.4 rule 11 and 1.3: `Available` alone will do, and a location that is read-only will.
+    #[tokio::test]
+    async fn a_location_that_is_not_available_is_named() {
+        let backup = backup("b", &at("", "Completed"));
+        for phase in ["Unavailable", ""] {
+            let (found, _) = resolved(&[backup.clone(), location(phase)], json!({"backupName": "b"})).await;
+            assert_eq!(found.unwrap_err(), ["The BSL default is unavailable, cannot retrieve the backup"]);
+        }
+        let (found, _) = resolved(&[backup, location("Available")], json!({"backupName": "b"})).await;
+        assert!(found.is_ok());
+    }
+
+    /// restore-semantics 1.2: the phase of a backup that is named is not looked at.
+    #[tokio::test]
+    async fn a_backup_that_is_named_is_taken_whatever_its_phase() {
+        for phase in ["", "New", "InProgress", "Failed", "PartiallyFailed", "Deleting"] {
+            let objects = [backup("b", &at("", phase)), location("Available")];
+            assert!(resolved(&objects, json!({"backupName": "b"})).await.0.is_ok(), "{phase}");
+        }
+    }
+
+    /// restore-semantics 1.4 rule 12
+    #[tokio::test]
+    async fn the_schedule_of_a_backup_that_is_named_is_written_down() {
+        let mut backup = backup("b", &at("", "Completed"));
+        backup["metadata"]["labels"] = json!({"velero.io/schedule-name": "nightly"});
+        let (_, spec) = resolved(&[backup, location("Available")], json!({"backupName": "b"})).await;
+        assert_eq!(spec.schedule_name, "nightly");
+    }
+
+    /// restore-semantics 1.4 rule 13; a reference to another kind is ignored (1.1).
+    #[tokio::test]
+    async fn resource_modifiers_are_read_and_what_is_wrong_with_them_is_told() {
+        let config = |name: &str, rules: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"rules": rules}});
+        let rule = |patch: &str| {
+            format!("version: v1\nresourceModifierRules:\n- conditions: {{groupResource: pods}}\n  {patch}\n")
+        };
+        let good = rule("patches: [{operation: add, path: /a, value: b}]");
+        let (records, _) = records(serving(&[
+            config("good", &good),
+            config("unparsable", "version: v1\nrules: []"),
+            config("invalid", &rule("patches: [{operation: add, path: \"\"}]")),
+        ]));
+        let read = async |kind: &str, name: &str| {
+            let spec = spec(json!({"resourceModifier": {"kind": kind, "name": name}}));
+            modifiers(&records, &spec).await.map(|found| found.is_some())
+        };
+        assert_eq!(read("ConfigMap", "good").await, Ok(true));
+        assert_eq!(read("configmap", "good").await, Ok(true));
+        assert_eq!(read("Secret", "good").await, Ok(false));
+        assert_eq!(modifiers(&records, &RestoreSpec::default()).await.map(|found| found.is_some()), Ok(false));
+        let missing = "failed to get resource modifiers configmap velero/gone";
+        assert_eq!(read("configmap", "gone").await, Err(missing.to_owned()));
+        for name in ["unparsable", "invalid"] {
+            let error = read("configmap", name).await.unwrap_err();
+            let lead = format!("Error in parsing resource modifiers provided in configmap velero/{name}: ");
+            assert!(error.starts_with(&lead), "{error}");
+        }
+    }
+}

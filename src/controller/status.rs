@@ -134,8 +134,20 @@ pub async fn write_progress(records: Records, followed: Arc<RestoreProgress>, st
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use super::super::testing::{Log, records};
+    use super::*;
+    use crate::engine::events::{Event, Events, Finished, KnownItem, VeleroCount};
+    use crate::model::{GroupResource, ItemId, ItemKey, Origin, Outcome, Stage};
+    use crate::progress::{self, Hub};
+
+    fn now() -> Timestamp {
+        "2026-01-02T03:04:05.678Z".parse().unwrap()
+    }
+
+    /// restore-semantics 1.1 and 1.6
     #[test]
     fn counts_of_zero_are_left_out() {
         assert_eq!(after_items(Phase::Finalizing, 0, 0, Counts::default()), json!({"status": {"phase": "Finalizing"}}));
@@ -147,9 +159,133 @@ mod tests {
         );
     }
 
+    /// restore-semantics 6.2
     #[test]
     fn a_progress_of_nothing_is_an_empty_object() {
         // A merge patch drops null members also where the object was not there before.
         assert_eq!(progress(0, 0), json!({"status": {"progress": {"totalItems": null, "itemsRestored": null}}}));
+        assert_eq!(progress(7, 3), json!({"status": {"progress": {"totalItems": 7, "itemsRestored": 3}}}));
+    }
+
+    /// restore-semantics 1.6: one patch has phase, start and what was resolved; 1.1: seconds in UTC.
+    #[test]
+    fn acceptance_is_one_patch_of_phase_start_and_defaults() {
+        let spec: RestoreSpec = serde_json::from_value(json!({"backupName": "b", "scheduleName": "s",
+            "excludedResources": ["nodes"], "itemOperationTimeout": "4h0m0s", "includedNamespaces": ["a"]}))
+        .unwrap();
+        let resolved = json!({"backupName": "b", "scheduleName": "s", "excludedResources": ["nodes"], "itemOperationTimeout": "4h0m0s"});
+        let status = json!({"phase": "InProgress", "startTimestamp": "2026-01-02T03:04:05Z"});
+        assert_eq!(in_progress(&spec, now()), json!({"spec": resolved, "status": status}));
+    }
+
+    /// restore-semantics 1.1 and 1.4: the defaults are kept in the object, and neither start nor end are.
+    #[test]
+    fn a_failed_validation_has_all_messages_and_no_times() {
+        let spec: RestoreSpec =
+            serde_json::from_value(json!({"excludedResources": ["nodes"], "itemOperationTimeout": "4h0m0s"})).unwrap();
+        let errors = ["one".to_owned(), "two".to_owned()];
+        let patch = json!({
+            "spec": {"excludedResources": ["nodes"], "itemOperationTimeout": "4h0m0s"},
+            "status": {"phase": "FailedValidation", "validationErrors": ["one", "two"]},
+        });
+        assert_eq!(failed_validation(&spec, &errors), patch);
+    }
+
+    /// restore-semantics 1.1 and 1.6: the end has its time and a hook status, and leaves the engine's progress alone.
+    #[test]
+    fn an_end_has_its_time_and_leaves_progress_alone() {
+        let end = "2026-01-02T03:04:05Z";
+        assert_eq!(
+            ended(Phase::Completed, 1, 0, &HookStatus::default(), now()),
+            json!({"status": {"phase": "Completed", "warnings": 1, "completionTimestamp": end, "hookStatus": {}}})
+        );
+        let failed = failed("no disk", now());
+        assert_eq!(
+            failed,
+            json!({"status": {"phase": "Failed", "failureReason": "no disk", "completionTimestamp": end}})
+        );
+    }
+
+    /// Follows a restore of ten items, whose progress is written to a server that refuses the first `refused` writes.
+    fn followed(refused: usize) -> (Arc<RestoreProgress>, Log, CancellationToken, tokio::task::JoinHandle<()>) {
+        let hub = Hub::new(progress::Options::default(), CancellationToken::new());
+        let followed = hub.create(&"r".parse().unwrap()).unwrap();
+        let item = |number: u32| KnownItem {
+            id: ItemId(number),
+            group_resource: GroupResource::parse("configmaps"),
+            key: ItemKey::new("v1", "ConfigMap", "a", &number.to_string()),
+            stage: Stage::Items,
+            origin: Origin::Planned,
+        };
+        followed.set_phase(Phase::InProgress);
+        followed.emit(Event::Planned((0..10).map(item).collect()));
+        let seen = AtomicUsize::new(0);
+        let (records, log) = records(move |_| {
+            let restore =
+                json!({"apiVersion": "velero.io/v1", "kind": "Restore", "metadata": {"name": "r"}, "spec": {}});
+            if seen.fetch_add(1, Ordering::Relaxed) < refused { (503, json!("busy")) } else { (200, restore) }
+        });
+        let stop = CancellationToken::new();
+        let writer = tokio::spawn(write_progress(records, Arc::clone(&followed), stop.clone()));
+        (followed, log, stop, writer)
+    }
+
+    fn finish(followed: &RestoreProgress, items: std::ops::Range<u32>) {
+        for id in items.map(ItemId) {
+            followed.emit(Event::Finished(Finished {
+                id,
+                outcome: Outcome::Created,
+                reason: None,
+                message: None,
+                attempts: 1,
+                duration: Duration::ZERO,
+                velero: VeleroCount::Restored,
+            }));
+        }
+    }
+
+    /// What was written, as `restored/total`.
+    fn writes(log: &Log) -> Vec<String> {
+        let log = log.lock().unwrap();
+        let written = log.iter().map(|asked| &asked.body["status"]["progress"]);
+        written.map(|progress| format!("{}/{}", progress["itemsRestored"], progress["totalItems"])).collect()
+    }
+
+    async fn seconds(count: u64) {
+        tokio::time::sleep(Duration::from_secs(count)).await;
+    }
+
+    /// restore-semantics 6.2: at most one write per second, none when nothing changed, the first after a second.
+    #[tokio::test(start_paused = true)]
+    async fn progress_is_written_once_a_second_while_it_changes() {
+        let (followed, log, stop, writer) = followed(0);
+        seconds(5).await;
+        assert_eq!(writes(&log), [""; 0], "nothing happened");
+        for item in 0..6 {
+            finish(&followed, item..item + 1);
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+        seconds(10).await;
+        let written = writes(&log);
+        assert!((2..=3).contains(&written.len()) && written.last().unwrap() == "6/10", "{written:?}");
+        stop.cancel();
+        writer.await.unwrap();
+        finish(&followed, 6..10);
+        seconds(5).await;
+        assert_eq!(writes(&log), written, "the last value is not this task's to write");
+    }
+
+    /// restore-semantics 6.2: a write that fails is made up for by the next, which has the newest value.
+    #[tokio::test(start_paused = true)]
+    async fn a_progress_write_that_fails_is_made_up_for() {
+        let (followed, log, stop, writer) = followed(1);
+        finish(&followed, 0..3);
+        seconds(2).await;
+        finish(&followed, 3..4);
+        seconds(5).await;
+        let written = writes(&log);
+        assert_eq!((written[0].as_str(), written.last().unwrap().as_str()), ("3/10", "4/10"), "{written:?}");
+        stop.cancel();
+        writer.await.unwrap();
     }
 }

@@ -82,3 +82,52 @@ async fn put(location: &OpenLocation, key: String, content: io::Result<Bytes>) -
     }
     stored.is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::progress::{Hub, Options};
+    use crate::storage::testing::Probe;
+    use crate::storage::{BackupStore, Layout, ObjectBackupStore};
+
+    /// A location whose first `failures` writes fail, and what it holds in the end.
+    fn location(failures: u32) -> (OpenLocation, Arc<dyn BackupStore>) {
+        let memory: Arc<dyn BackupStore> = Arc::new(ObjectBackupStore::memory());
+        let store = Arc::new(Probe::new(Arc::clone(&memory)).failing(failures));
+        (OpenLocation { store, layout: Layout::new(""), name: "default".to_owned(), read_only: false }, memory)
+    }
+
+    /// restore-semantics 9.1: in this order; a file that cannot be uploaded keeps none of the others from it.
+    #[tokio::test]
+    async fn files_are_uploaded_in_order_and_each_for_itself() {
+        let order = [
+            "restores/r/restore-r-results.gz",
+            "restores/r/restore-r-resource-list.json.gz",
+            "restores/r/restore-r-itemoperations.json.gz",
+            "restores/r/r-volumeinfo.json.gz",
+        ];
+        for failures in 0..=4_usize {
+            let (location, held) = location(u32::try_from(failures).unwrap());
+            files(&location, "r", &Report::default(), &Results::default()).await;
+            let mut expected = order[failures..].to_vec();
+            expected.sort_unstable();
+            assert_eq!(held.list("").await.unwrap(), expected, "after {failures} failures");
+        }
+    }
+
+    /// restore-semantics 9.1: that the log cannot be uploaded is told, as it is an error of the restore.
+    #[tokio::test]
+    async fn a_log_that_cannot_be_uploaded_is_told() {
+        let hub = Hub::new(Options::default(), CancellationToken::new());
+        let followed = hub.create(&"r".parse().unwrap()).unwrap();
+        let (location, held) = location(1);
+        assert!(log(&location, "r", &followed).await.is_err());
+        log(&location, "r", &followed).await.unwrap();
+        assert_eq!(held.list("").await.unwrap(), ["restores/r/restore-r-logs.gz"]);
+    }
+}

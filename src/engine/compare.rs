@@ -144,6 +144,7 @@ mod tests {
 
     use super::*;
 
+    /// restore-semantics 5.10 step 2
     #[test]
     fn veleros_comparison_follows_5_10() {
         for (one, other, expected) in [
@@ -161,6 +162,7 @@ mod tests {
         }
     }
 
+    /// restore-semantics 5.10 step 2; velero-differences: comparison-ignores-managed-fields
     #[test]
     fn our_comparison_leaves_aside_who_wrote_the_object_and_when() {
         let backup = json!({"kind": "Pod", "metadata": {"name": "n", "managedFields": [1]}, "spec": {"x": null}});

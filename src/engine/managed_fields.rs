@@ -16,6 +16,7 @@ pub fn patch(created: &Value, object: &Value) -> Option<Value> {
 mod tests {
     use super::*;
 
+    /// restore-semantics 5.11 step 2
     #[test]
     fn the_created_object_gets_the_managers_of_the_backup() {
         let object = |managers: Value| json!({"metadata": {"name": "n", "managedFields": managers}});

@@ -185,6 +185,7 @@ fn not_contained(part: &Value, whole: &Value) -> Option<String> {
     }
 }
 
+/// restore-semantics 7.1, recorded
 #[test]
 fn jobs_and_pods_of_case_10_are_restored_as_recorded() {
     // Completed ones are left out by restore-semantics 5.3, before any action; `debugged` is refused by the API server.
@@ -203,6 +204,7 @@ fn jobs_and_pods_of_case_10_are_restored_as_recorded() {
     );
 }
 
+/// restore-semantics 7.3, recorded
 #[test]
 fn services_of_case_11_keep_the_ports_that_were_recorded() {
     let absent = Case::open("11").check(&["services"]);
@@ -210,6 +212,7 @@ fn services_of_case_11_keep_the_ports_that_were_recorded() {
     assert!(absent[0].starts_with("services/c11-app/applied-garbage: cannot read annotation"), "{absent:?}");
 }
 
+/// restore-semantics 7.1, recorded
 #[test]
 fn images_and_storage_classes_of_case_15_are_changed_as_recorded() {
     let kinds = [
@@ -233,6 +236,7 @@ fn images_and_storage_classes_of_case_15_are_changed_as_recorded() {
     );
 }
 
+/// restore-semantics 7.1, recorded
 #[test]
 fn webhooks_and_api_services_of_case_21_are_restored_as_recorded() {
     let kinds = [
@@ -243,11 +247,13 @@ fn webhooks_and_api_services_of_case_21_are_restored_as_recorded() {
     assert_eq!(Case::open("21").check(&kinds), ["apiservices.apiregistration.k8s.io/v1.crd.c21.example.com: skipped"]);
 }
 
+/// restore-semantics 5.12, recorded
 #[test]
 fn init_hooks_of_case_22_put_their_containers_where_recorded() {
     assert_eq!(Case::open("22").check(&["pods", "deployments.apps"]), [""; 0]);
 }
 
+/// restore-semantics 8, recorded
 #[test]
 fn modifiers_of_case_16_make_the_recorded_objects_but_for_strategic_patches() {
     // Left out: the Deployment and the Pod that strategic patches change, which need the schemas of an API server.

@@ -152,6 +152,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    /// restore-semantics 5.3 step 8
     #[test]
     fn stripping_keeps_what_5_3_names_and_hands_out_the_status() {
         let mut object = json!({"kind": "Pod", "spec": {"uid": "kept"}, "status": {"phase": "Running"}, "metadata": {
@@ -166,6 +167,7 @@ mod tests {
         assert_eq!(strip(&mut object).unwrap(), None);
     }
 
+    /// restore-semantics 5.3 step 8
     #[test]
     fn an_object_without_metadata_is_an_error_that_says_so() {
         for broken in [json!({}), json!({"metadata": null}), json!({"metadata": "text"}), json!([])] {
@@ -173,6 +175,7 @@ mod tests {
         }
     }
 
+    /// restore-semantics 5.4, resetting the binding
     #[test]
     fn a_volume_forgets_its_claim_but_not_where_it_is() {
         let mut volume = json!({"metadata": {"annotations": {"pv.kubernetes.io/bound-by-controller": "yes", "x": "y"}},
@@ -186,6 +189,7 @@ mod tests {
         assert!(reset_binding(&mut json!({"spec": {"claimRef": "text"}})).is_err());
     }
 
+    /// restore-semantics 5.6
     #[test]
     fn a_claim_loses_a_volume_to_be_provisioned_and_follows_a_renamed_one() {
         let claim = |volume: &str| json!({"metadata": {"annotations": {"pv.kubernetes.io/bind-completed": "yes"}}, "spec": {"volumeName": volume}});
@@ -202,6 +206,7 @@ mod tests {
         assert_eq!(fixed(""), claim(""), "without a volume name nothing is done");
     }
 
+    /// restore-semantics 5.8 and 5.10 steps 1 and 3
     #[test]
     fn restore_labels_overwrite_and_are_cut_as_5_8_says() {
         let mut object = json!({"metadata": {"labels": {"velero.io/restore-name": "earlier", "a": "b"}}});

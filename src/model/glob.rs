@@ -331,6 +331,7 @@ mod tests {
         }
     }
 
+    /// restore-semantics 4.3
     #[test]
     fn every_construct_does_what_it_says() {
         for (pattern, yes, no) in [
@@ -364,6 +365,7 @@ mod tests {
         }
     }
 
+    /// restore-semantics 4.3
     #[test]
     fn what_is_no_glob_is_refused() {
         for (pattern, error) in [
@@ -470,6 +472,7 @@ mod tests {
     }
 
     proptest! {
+        /// restore-semantics 4.3 and 8
         #[test]
         fn the_automaton_agrees_with_a_naive_matcher(parts in naive(), text in "[abc.]{0,6}", separated in any::<bool>()) {
             let mut pattern = String::new();

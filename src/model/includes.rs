@@ -228,6 +228,7 @@ mod tests {
         }
     }
 
+    /// restore-semantics 4.3
     #[test]
     fn everything_means_no_filter_at_all() {
         for (includes, excludes, expected) in [
@@ -244,6 +245,7 @@ mod tests {
         }
     }
 
+    /// restore-semantics 4.3
     #[test]
     fn a_pattern_that_is_no_glob_hides_those_that_sort_after_it() {
         let lists = IncludesExcludes::new(["a", "[", "z"], []);
@@ -255,6 +257,7 @@ mod tests {
         assert!(!lists.include_everything());
     }
 
+    /// restore-semantics 4.3
     #[test]
     fn resource_entries_are_resolved_except_the_star() {
         let resolve = |entry: &str| if entry == "cm" { "configmaps".to_owned() } else { format!("<{entry}>") };
@@ -275,6 +278,7 @@ mod tests {
         Ok(CANDIDATES.into_iter().filter(|namespace| lists.should_include(namespace)).collect())
     }
 
+    /// restore-semantics 4.4
     #[test]
     fn namespace_wildcards_take_what_velero_takes() {
         // Conformance case 18.
@@ -293,6 +297,7 @@ mod tests {
         }
     }
 
+    /// restore-semantics 4.4
     #[test]
     fn refused_namespace_wildcards_have_veleros_texts() {
         let characters = "wildcard pattern contains unsupported characters: |, (, ), !, {, }, ,";
@@ -316,6 +321,7 @@ mod tests {
         assert_eq!(taken(&["*"], &["c18-**"]), Ok(vec![]));
     }
 
+    /// restore-semantics 4.4, the trap
     #[test]
     fn includes_that_match_nothing_take_nothing() {
         // where Velero takes everything.
@@ -326,6 +332,7 @@ mod tests {
         }
     }
 
+    /// restore-semantics 1.4 rules 3 and 4
     #[test]
     fn lists_that_do_not_go_together_are_told_in_veleros_words() {
         // Conformance case 26.
@@ -345,11 +352,95 @@ mod tests {
         assert!(validate(&list(&["*", "*"]), &[]).is_empty());
     }
 
+    /// Whether a pattern of letters, `*`, `?` and `[xy]` matches, by trying everything; `None` for what is no glob.
+    fn naive_glob(pattern: &[char], text: &[char]) -> Option<bool> {
+        match pattern {
+            [] => Some(text.is_empty()),
+            ['*', rest @ ..] => {
+                let tried: Option<Vec<bool>> = (0..=text.len()).map(|at| naive_glob(rest, &text[at..])).collect();
+                tried.map(|tried| tried.contains(&true))
+            }
+            ['[', one, other, ']', rest @ ..] => {
+                let after = naive_glob(rest, text.get(1..).unwrap_or_default())?;
+                Some(after && text.first().is_some_and(|it| it == one || it == other))
+            }
+            ['[', ..] => None,
+            [it, rest @ ..] => {
+                let after = naive_glob(rest, text.get(1..).unwrap_or_default())?;
+                Some(after && text.first().is_some_and(|first| *it == '?' || first == it))
+            }
+        }
+    }
+
+    /// A list in the order of its bytes: the first that is no glob ends it.
+    fn naive_list(patterns: &[String], name: &str) -> bool {
+        let (mut sorted, name): (Vec<&String>, Vec<char>) = (patterns.iter().collect(), name.chars().collect());
+        sorted.sort();
+        for pattern in sorted {
+            match naive_glob(&pattern.chars().collect::<Vec<_>>(), &name) {
+                Some(true) => return true,
+                Some(false) => {}
+                None => return false,
+            }
+        }
+        false
+    }
+
+    /// `ShouldInclude` as the text of 4.3 has it.
+    fn naive_include(includes: &[String], excludes: &[String], name: &str) -> bool {
+        let takes_all = includes.is_empty() || includes.iter().any(|include| include == "*");
+        !naive_list(excludes, name) && (takes_all || naive_list(includes, name))
+    }
+
+    /// Patterns of letters, wildcards and classes; `broken` ones among them.
+    fn globs(broken: bool) -> impl Strategy<Value = Vec<String>> {
+        let piece =
+            prop_oneof![4 => "[a-c]", 1 => Just("*".to_owned()), 1 => Just("?".to_owned()), 1 => "\\[[a-c]{2}\\]"];
+        let glob = proptest::collection::vec(piece, 1..4).prop_map(|pieces| pieces.concat());
+        let glob = glob.prop_filter("two stars are one", |glob| !glob.contains("**"));
+        let last = prop_oneof![6 => Just(String::new()), u32::from(broken) => "[a-b]?\\["];
+        proptest::collection::vec((glob, last).prop_map(|(glob, last)| if last.is_empty() { glob } else { last }), 0..4)
+    }
+
     fn patterns() -> impl Strategy<Value = Vec<String>> {
         proptest::collection::vec(prop_oneof![4 => "[abc*?]{1,3}", 1 => "\\[", 1 => "[a-c]"], 0..4)
     }
 
     proptest! {
+        /// restore-semantics 4.3, against a matcher that tries everything.
+        #[test]
+        fn lists_take_what_the_text_says(includes in globs(true), excludes in globs(true), name in "[a-c]{0,4}") {
+            let lists = IncludesExcludes::new(includes.iter().map(String::as_str), excludes.iter().map(String::as_str));
+            let expected = naive_include(&includes, &excludes, &name);
+            prop_assert_eq!(lists.should_include(&name), expected, "{:?} {:?} {:?}", includes, excludes, name);
+        }
+
+        /// restore-semantics 4.4, against the same: where something is expanded, it is to the namespaces that have items.
+        #[test]
+        fn namespace_wildcards_are_expanded_as_the_text_says(
+            includes in globs(false), excludes in globs(false),
+            candidates in proptest::collection::btree_set("[a-c]{1,3}", 0..6), other in "[a-c]{1,3}",
+        ) {
+            let lists = IncludesExcludes::namespaces(&includes, &excludes, candidates.iter().map(String::as_str));
+            let wild = |list: &[String]| list.iter().any(|pattern| pattern.contains(['*', '?', '[']));
+            let star = |list: &[String]| list.iter().any(|pattern| pattern == "*");
+            let expands = !includes.is_empty() && !star(&includes) && (wild(&includes) || wild(&excludes));
+            if expands && star(&excludes) {
+                prop_assert!(lists.is_err());
+                return Ok(());
+            }
+            let lists = lists.unwrap();
+            for name in &candidates {
+                let expected = naive_include(&includes, &excludes, name);
+                prop_assert_eq!(lists.should_include(name), expected, "{:?} {:?} {}", includes, excludes, name);
+            }
+            if expands && !candidates.contains(&other) {
+                // An entry that is no pattern passes as it stands, whether it is a namespace of the backup or not.
+                let literal = includes.contains(&other) && !excludes.contains(&other);
+                prop_assert_eq!(lists.should_include(&other), literal, "{:?} {:?} {}", includes, excludes, other);
+            }
+        }
+
         #[test]
         fn an_exclude_never_adds_and_the_order_never_matters(
             includes in patterns(), mut excludes in patterns(), more in "[abc*?]{1,3}", name in "[abc]{1,3}",

@@ -36,16 +36,38 @@ pub fn valid_name(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
+    /// restore-semantics 5.8
     #[test]
     fn a_long_name_keeps_57_bytes_and_six_digits_of_its_sha256() {
-        let name = "a".repeat(63) + "b";
-        // printf 'aaa…ab' | sha256sum
-        let value = valid_name(&name);
-        assert_eq!(value.len(), 63);
-        assert!(value.starts_with(&"a".repeat(57)));
-        assert!(value[57..].bytes().all(|b| b.is_ascii_hexdigit()));
+        let shop = format!("nightly-{}2026", "backup-of-the-shop-".repeat(4));
+        // The digits are what `printf %s NAME | sha256sum` begins with.
+        for (name, digits) in [("a".repeat(63) + "b", "97aa7c"), ("x".repeat(64), "7ce100"), (shop, "396e9c")] {
+            assert_eq!(valid_name(&name), format!("{}{digits}", &name[..57]));
+        }
         assert_eq!(valid_name(&"n".repeat(63)), "n".repeat(63));
+        assert_eq!(valid_name(""), "");
+    }
+
+    proptest! {
+        /// restore-semantics 5.8: what fits is as it was, and whatever comes out fits.
+        #[test]
+        fn a_label_value_fits_begins_like_the_name_and_tells_long_names_apart(
+            name in "[a-z0-9.-]{0,140}", other in "[a-z0-9.-]{64,90}",
+        ) {
+            let value = valid_name(&name);
+            if name.len() <= 63 {
+                prop_assert_eq!(&value, &name);
+            } else {
+                prop_assert_eq!(value.len(), 63);
+                prop_assert_eq!(&value[..57], &name[..57]);
+                prop_assert!(value[57..].bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')));
+            }
+            prop_assert_eq!(valid_name(&value), value.clone(), "a value that fits stays");
+            prop_assert!(name == other || value != valid_name(&other));
+        }
     }
 }

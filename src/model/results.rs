@@ -116,3 +116,39 @@ impl Extend<Finding> for Results {
         findings.into_iter().for_each(|finding| self.add(finding));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    /// restore-semantics 9.2: buckets, the order of occurrence, and nothing for what is empty.
+    #[test]
+    fn findings_are_kept_by_bucket_in_the_order_they_occurred() {
+        let finding = |severity, bucket: &Bucket, message: &str| Finding {
+            severity,
+            bucket: bucket.clone(),
+            message: message.to_owned(),
+        };
+        assert_eq!((Bucket::of(""), Bucket::of("a")), (Bucket::Cluster, Bucket::Namespace("a".to_owned())));
+        let mut results = Results::default();
+        for (bucket, message) in [(Bucket::of("b"), "z"), (Bucket::of("a"), "2"), (Bucket::of("b"), "a")] {
+            results.add(finding(Severity::Warning, &bucket, message));
+        }
+        let mut later = Results::default();
+        later.extend([Bucket::Velero, Bucket::of(""), Bucket::of("a")].map(|of| finding(Severity::Error, &of, "e")));
+        later.add(finding(Severity::Warning, &Bucket::of("a"), "1"));
+        results.append(later);
+        assert_eq!(
+            serde_json::to_value(&results).unwrap(),
+            json!({
+                "errors": {"velero": ["e"], "cluster": ["e"], "namespaces": {"a": ["e"]}},
+                "warnings": {"namespaces": {"a": ["2", "1"], "b": ["z", "a"]}},
+            })
+        );
+        assert_eq!((results.warnings.count(), results.errors.count()), (4, 3));
+        assert_eq!(serde_json::to_value(Results::default()).unwrap(), json!({"errors": {}, "warnings": {}}));
+    }
+}

@@ -85,6 +85,7 @@ mod tests {
 
     use super::*;
 
+    /// restore-semantics 9.1, log format
     #[test]
     fn values_are_quoted_as_logrus_does() {
         let now: Timestamp = "2026-01-02T03:04:05.999Z".parse().unwrap();
@@ -102,6 +103,7 @@ mod tests {
         assert_eq!(line("Größe\u{2028}"), around("\"Größe\\u2028\""));
     }
 
+    /// restore-semantics 9.1, log format
     #[test]
     fn a_message_never_makes_a_second_line() {
         let line = log_line(Timestamp::UNIX_EPOCH, LogLevel::Error, "a\r\nb\u{85}\u{2029}c", "", "velero/r");

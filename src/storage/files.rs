@@ -213,6 +213,7 @@ mod tests {
         String::from_utf8(unpack(&file.unwrap(), 1 << 20).unwrap().unwrap()).unwrap()
     }
 
+    /// restore-semantics 9.2
     #[test]
     fn results_are_one_json_object_and_a_newline() {
         let mut found = Results::default();
@@ -220,6 +221,7 @@ mod tests {
         assert_eq!(text(results(&found)), "{\"errors\":{},\"warnings\":{\"namespaces\":{\"n\":[\"m\"]}}}\n");
     }
 
+    /// restore-semantics 9.3 and 6.5
     #[test]
     fn empty_lists_are_written_as_such() {
         assert_eq!(text(item_operations(&[])), "[]\n");
@@ -235,6 +237,7 @@ mod tests {
         assert_eq!(unpack(&bomb, 4096).unwrap().unwrap().len(), 4096);
     }
 
+    /// restore-semantics 2.1, last sentence, and 1.7
     #[tokio::test]
     async fn side_files_that_are_not_there_are_empty() {
         let (store, layout) = (ObjectBackupStore::memory(), Layout::new("p"));
@@ -245,6 +248,7 @@ mod tests {
         assert!(backup(&store, &layout, "b").await.unwrap_err().is_not_found());
     }
 
+    /// restore-semantics 1.7
     #[tokio::test]
     async fn a_damaged_side_file_is_an_error_with_its_key() {
         let (store, layout) = (ObjectBackupStore::memory(), Layout::new(""));

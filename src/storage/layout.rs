@@ -169,6 +169,7 @@ impl Layout {
 mod tests {
     use super::*;
 
+    /// restore-semantics 2.1
     #[test]
     fn the_keys_are_velero_s() {
         let layout = Layout::new("p/q");
@@ -196,11 +197,13 @@ mod tests {
         }
     }
 
+    /// restore-semantics 2.1
     #[test]
     fn volume_info_of_a_restore_has_no_restore_prefix() {
         assert_eq!(Layout::new("").restore_volume_info("r"), "restores/r/r-volumeinfo.json.gz");
     }
 
+    /// restore-semantics 1.3 and 2.1
     #[test]
     fn slashes_around_the_prefix_do_not_count() {
         for prefix in ["a", "/a", "a/", "//a//"] {

@@ -204,6 +204,7 @@ mod tests {
     use super::*;
     use crate::model::Phase;
 
+    /// restore-semantics 1.1
     #[test]
     fn hooks_and_item_operation_timeout_are_always_written() {
         let spec = RestoreSpec { backup_name: "b".into(), ..RestoreSpec::default() };
@@ -216,6 +217,7 @@ mod tests {
         );
     }
 
+    /// restore-semantics 1.1
     #[test]
     fn null_is_read_for_every_field_of_spec_and_status() {
         let names = |value: serde_json::Value| -> serde_json::Map<String, serde_json::Value> {
@@ -243,6 +245,7 @@ mod tests {
         }
     }
 
+    /// restore-semantics 1.4 rule 5
     #[test]
     fn an_explicitly_empty_list_of_or_selectors_is_told_from_none() {
         let read = |text: &str| serde_json::from_str::<RestoreSpec>(text).unwrap().or_label_selectors;
@@ -251,6 +254,7 @@ mod tests {
         assert_eq!(read(r#"{"orLabelSelectors":[]}"#), Some(Vec::new()));
     }
 
+    /// restore-semantics 1.1, a given timeout keeps its text
     #[test]
     fn an_unknown_phase_and_unknown_fields_are_read() {
         let restore: Restore = serde_json::from_value(json!({
@@ -264,6 +268,7 @@ mod tests {
         assert_eq!(serde_json::to_value(status).unwrap()["startTimestamp"], "2026-01-02T03:04:05Z");
     }
 
+    /// restore-semantics 1.1
     #[test]
     fn every_phase_of_the_model_is_in_the_schema() {
         let status = schemars::schema_for!(RestoreStatus).to_value();

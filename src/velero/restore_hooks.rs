@@ -114,6 +114,7 @@ mod tests {
 
     use super::*;
 
+    /// restore-semantics 1.1
     #[test]
     fn hooks_are_written_as_velero_writes_them() {
         let hooks: RestoreHooks = serde_json::from_value(json!({"resources": [{

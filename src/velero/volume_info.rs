@@ -368,6 +368,7 @@ mod tests {
 
     use super::*;
 
+    /// restore-semantics 2.4
     #[test]
     fn capitalised_members_of_backup_volume_info_are_read_and_written() {
         let text = json!({
@@ -387,11 +388,13 @@ mod tests {
         assert_eq!(serde_json::to_value(info).unwrap(), text);
     }
 
+    /// restore-semantics 9.3
     #[test]
     fn an_empty_restore_volume_info_still_says_whether_data_was_moved() {
         assert_eq!(serde_json::to_value(RestoreVolumeInfo::default()).unwrap(), json!({"snapshotDataMoved": false}));
     }
 
+    /// restore-semantics 9.3
     #[test]
     fn an_item_operation_has_capitalised_identifier_members() {
         let text = json!({

@@ -16,6 +16,7 @@ mod conformance;
 mod corpus;
 mod pod_exec;
 mod service;
+mod spec;
 mod storage_s3;
 mod support;
 mod testbed;

@@ -32,6 +32,7 @@ mod tests {
 
     use super::super::testing::Bench;
 
+    /// restore-semantics 7.1 `admission-webhook-configuration`
     #[test]
     fn side_effects_unknown_to_v1_become_none() {
         let item = |version: &str, effects: [&str; 3]| {
@@ -55,6 +56,7 @@ mod tests {
         assert_eq!(error.to_string(), "cannot convert the item: webhooks is an object, want a list");
     }
 
+    /// restore-semantics 7.1 `apiservice`
     #[test]
     fn an_api_service_is_skipped() {
         assert!(Bench::new().run("velero.io/apiservice", json!({"kind": "APIService"})).unwrap().skip);

@@ -39,6 +39,7 @@ mod tests {
             "spec": {"volumeName": "pv-1"}, "status": {"phase": phase}})
     }
 
+    /// restore-semantics 7.1 `pvc`
     #[test]
     fn a_bound_claim_brings_its_volume_and_loses_its_ties() {
         let output = Bench::new().backed_up_as(backup("Bound")).run("velero.io/pvc", backup("Bound")).unwrap();
@@ -47,6 +48,7 @@ mod tests {
         assert_eq!(output.additional_items, [ItemIdentifier::new("persistentvolumes", "", "pv-1")]);
     }
 
+    /// restore-semantics 7.1 `pvc`
     #[test]
     fn a_claim_that_was_not_bound_brings_no_volume() {
         let output = Bench::new().backed_up_as(backup("Pending")).run("velero.io/pvc", backup("Pending")).unwrap();

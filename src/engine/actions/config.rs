@@ -155,6 +155,7 @@ mod tests {
     use super::super::testing::{FakeCluster, block_on, plugin_config};
     use super::*;
 
+    /// restore-semantics 7.0, plugin config; velero-differences: plugin-config-read-once
     #[test]
     fn configuration_is_read_with_one_request_for_all_actions() {
         let cluster = FakeCluster::new([
@@ -168,6 +169,7 @@ mod tests {
         assert_eq!(cluster.requests(), ["list configmaps velero velero.io/plugin-config"]);
     }
 
+    /// restore-semantics 7.0, plugin config
     #[test]
     fn configuration_that_cannot_be_listed_fails_the_items_and_says_why() {
         let lookup = block_on(Lookup::read(FakeCluster::failing("etcd is away"), "velero"));

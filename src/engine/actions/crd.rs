@@ -44,6 +44,7 @@ mod tests {
         Bench::new().run("velero.io/crd-preserve-fields", item).unwrap().item
     }
 
+    /// restore-semantics 7.1 `crd-preserve-fields`
     #[test]
     fn preserving_unknown_fields_moves_into_the_root_of_each_schema() {
         let spec = &run(crd("v1", true))["spec"];
@@ -53,6 +54,7 @@ mod tests {
         assert_eq!(spec["versions"][1]["schema"]["openAPIV3Schema"], root);
     }
 
+    /// restore-semantics 7.1 `crd-preserve-fields`
     #[test]
     fn other_definitions_stay_as_they_are() {
         assert_eq!(run(crd("v1", false)), crd("v1", false));

@@ -187,6 +187,7 @@ mod tests {
             "spec": {"volumeName": "pv-1", "dataSourceRef": {"name": "x"}, "dataSource": {"name": "x"}}})
     }
 
+    /// restore-semantics 7.4
     #[test]
     fn a_claim_is_filled_from_its_snapshot_under_the_shared_name() {
         let snapped = pvc(json!({VOLUME_SNAPSHOT_NAME: "snap"}));
@@ -200,6 +201,7 @@ mod tests {
         assert_eq!(plain.item, pvc(json!({})), "a claim without a snapshot stays");
     }
 
+    /// restore-semantics 7.4
     #[test]
     fn a_claim_that_exists_in_the_target_namespace_stays() {
         let existing = json!({"kind": "PersistentVolumeClaim", "metadata": {"name": "data", "namespace": "dst"}});
@@ -208,6 +210,7 @@ mod tests {
         assert_eq!(bench.run(CLAIM, snapped.clone()).unwrap().item, snapped);
     }
 
+    /// restore-semantics 7.4
     #[test]
     fn without_volumes_a_claim_keeps_no_source_and_snapshots_are_skipped() {
         let bench = Bench::new().without_volumes();
@@ -271,6 +274,7 @@ mod tests {
         assert_eq!(extended.requests()[1], format!("patch volumegroupsnapshotcontents {name} {patch}"));
     }
 
+    /// restore-semantics 7.4
     #[test]
     fn a_snapshot_is_bound_to_its_content_by_the_shared_name() {
         let snapshot = json!({"metadata": {"name": "snap", "namespace": "app"},
@@ -286,6 +290,7 @@ mod tests {
         assert!(unbound.to_string().contains("status.boundVolumeSnapshotContentName"), "{unbound}");
     }
 
+    /// restore-semantics 7.4
     #[test]
     fn a_content_is_made_from_its_handle_and_refers_to_the_renamed_snapshot() {
         let content = json!({"metadata": {"name": "content-1", "annotations": {
@@ -310,6 +315,7 @@ mod tests {
         assert!(without_handle.to_string().contains("status.snapshotHandle"), "{without_handle}");
     }
 
+    /// restore-semantics 7.1 `csi-volumesnapshotclass-restorer`
     #[test]
     fn a_snapshot_class_brings_the_secret_that_lists_its_snapshots() {
         let class = json!({"metadata": {"annotations": {"csi.storage.k8s.io/snapshotter-list-secret-name": "s",

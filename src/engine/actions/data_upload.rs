@@ -70,6 +70,7 @@ mod tests {
     use super::super::testing::Bench;
     use super::*;
 
+    /// restore-semantics 7.1 `dataupload`
     #[test]
     fn a_data_upload_becomes_a_config_map_and_is_skipped() {
         let upload = json!({"metadata": {"name": "b-x1", "namespace": "velero"},

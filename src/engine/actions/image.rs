@@ -75,6 +75,7 @@ mod tests {
         json!({"kind": "Pod", "spec": {"containers": containers}})
     }
 
+    /// restore-semantics 7.1 `change-image-name`; velero-differences: image-rules-in-the-order-of-their-keys
     #[test]
     fn the_first_row_whose_old_part_occurs_replaces_all_occurrences() {
         let before = ["old.example.com/a", "x/old.example.com/b:1", "repeat/repeat/d", "other/c", "gone/e", ""];
@@ -82,6 +83,7 @@ mod tests {
         assert_eq!(bench().run(NAME, pod(&before)).unwrap().item, pod(&after));
     }
 
+    /// restore-semantics 7.1 `change-image-name`
     #[test]
     fn containers_are_found_where_the_kind_has_them() {
         let spec = |image: &str| json!({"initContainers": [{"image": image}], "containers": [{"image": image}]});
@@ -105,6 +107,7 @@ mod tests {
         assert_eq!(Bench::new().run(NAME, pod(&["old.example.com/a"])).unwrap().item, pod(&["old.example.com/a"]));
     }
 
+    /// restore-semantics 7.0, plugin config
     #[test]
     fn two_configurations_fail_every_item_with_veleros_words() {
         let bench = bench().with(plugin_config("second", NAME, json!({"a": "b,c"})));

@@ -119,6 +119,7 @@ mod tests {
         hook
     }
 
+    /// restore-semantics 5.12, init hooks
     #[test]
     fn annotations_make_one_container_before_the_others() {
         let annotations = json!({IMAGE: "alpine", NAME: "fix", COMMAND: r#"["/bin/sh", "-c", "true"]"#});
@@ -129,6 +130,7 @@ mod tests {
         assert_eq!(container["image"], "alpine");
     }
 
+    /// restore-semantics 5.12, init hooks
     #[test]
     fn a_name_is_made_and_a_plain_command_is_one_word() {
         let annotations = json!({IMAGE: "alpine", COMMAND: "[broken"});
@@ -138,6 +140,7 @@ mod tests {
         assert_eq!(output.item["spec"]["initContainers"][0]["command"], json!(["[broken"]));
     }
 
+    /// restore-semantics 5.12, init hooks
     #[test]
     fn an_image_without_a_command_fails_the_pod_and_a_command_without_an_image_is_not_active() {
         let error = Bench::new().run(ACTION, pod(&json!({IMAGE: "alpine"}), &[])).unwrap_err().to_string();
@@ -146,6 +149,7 @@ mod tests {
         assert_eq!(Bench::new().run(ACTION, inactive.clone()).unwrap().item, inactive);
     }
 
+    /// restore-semantics 5.12, first paragraph
     #[test]
     fn hooks_of_the_specification_apply_by_target_namespace_and_labels_in_their_order() {
         let bench = Bench::new().mapping("app", "dst").hooks(json!([

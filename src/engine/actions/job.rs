@@ -20,6 +20,7 @@ mod tests {
 
     use super::super::testing::Bench;
 
+    /// restore-semantics 7.1 `job`
     #[test]
     fn the_uid_of_the_old_job_leaves_selector_and_template_but_not_the_labels() {
         let item = json!({"metadata": {"labels": {"controller-uid": "u"}}, "spec": {
@@ -32,6 +33,7 @@ mod tests {
         );
     }
 
+    /// restore-semantics 7.1 `job`
     #[test]
     fn a_job_without_selector_and_one_with_a_selector_of_its_own_stay() {
         for spec in [json!({}), json!({"selector": {"matchLabels": {"job": "mine"}}}), json!({"selector": null})] {

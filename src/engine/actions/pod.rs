@@ -62,6 +62,7 @@ mod tests {
     use super::super::testing::Bench;
     use super::*;
 
+    /// restore-semantics 7.1 `add-pvc-from-pod`
     #[test]
     fn every_mounted_claim_is_an_additional_item_of_the_source_namespace() {
         let item = json!({"metadata": {"namespace": "app"}, "spec": {"volumes": [
@@ -75,6 +76,7 @@ mod tests {
         );
     }
 
+    /// restore-semantics 7.1 `pod`
     #[test]
     fn a_pod_loses_node_priority_and_the_token_volume_of_its_own_account() {
         let item = json!({"spec": {"nodeName": "node-a", "priority": 7, "priorityClassName": "high",

@@ -197,6 +197,7 @@ mod tests {
         first
     }
 
+    /// restore-semantics 7.2
     #[test]
     fn waiting_containers_of_an_earlier_restore_go_and_nothing_is_asked_without_backups() {
         let bench = Bench::new()
@@ -211,6 +212,7 @@ mod tests {
         assert_eq!(bench.run(NAME, only_wait).unwrap().item, json!({"spec": {}}));
     }
 
+    /// restore-semantics 7.2 and 5.13
     #[test]
     fn a_pod_with_backups_waits_for_each_of_its_volumes() {
         let bench = Bench::new()
@@ -236,6 +238,7 @@ mod tests {
         );
     }
 
+    /// restore-semantics 5.13
     #[test]
     fn a_pod_of_an_old_backup_is_known_by_its_annotations() {
         let bench = Bench::new().with(velero("velero/velero:v1"));
@@ -244,6 +247,7 @@ mod tests {
         assert_eq!(wait_of(&bench, old)["volumeMounts"], json!([{"name": "data", "mountPath": "/restores/data"}]));
     }
 
+    /// restore-semantics 7.2
     #[test]
     fn a_pod_does_not_wait_for_data_that_nobody_brings() {
         let bench = Bench::new().pod_volume_backup(backup("p", "app", "data", "s")).without_pod_volume_restores();

@@ -26,6 +26,7 @@ mod tests {
 
     use super::super::testing::Bench;
 
+    /// restore-semantics 7.1 `cluster-role-bindings` and `role-bindings`
     #[test]
     fn subjects_follow_the_namespace_mapping() {
         let binding = |namespace: &str| {

@@ -69,6 +69,7 @@ mod tests {
         json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}})
     }
 
+    /// restore-semantics 7.1 `secret`; 5.5, the namespace is still the source
     #[test]
     fn the_token_of_an_account_that_exists_is_skipped_in_the_namespace_of_the_source() {
         let bench = Bench::new().with(account("my-token-reader", "app")).mapping("app", "dst");
@@ -78,6 +79,7 @@ mod tests {
         assert!(!elsewhere.run("velero.io/secret", token("builder-token-abc12")).unwrap().skip);
     }
 
+    /// restore-semantics 7.1 `secret`
     #[test]
     fn a_token_secret_made_by_hand_keeps_its_place_without_the_token() {
         let output =
@@ -87,6 +89,7 @@ mod tests {
         assert_eq!(output.item["metadata"]["annotations"], json!({"kubernetes.io/service-account.name": "builder"}));
     }
 
+    /// restore-semantics 7.1 `secret`
     #[test]
     fn other_secrets_are_not_touched_and_ask_the_cluster_nothing() {
         let bench = Bench::new();
@@ -95,6 +98,7 @@ mod tests {
         assert!(bench.requests().is_empty());
     }
 
+    /// restore-semantics 7.1 `service-account`
     #[test]
     fn an_account_loses_its_last_listed_token_only() {
         let account = |secrets: &[&str]| {

@@ -77,6 +77,7 @@ mod tests {
         json!({"metadata": {"managedFields": entries}, "spec": spec})
     }
 
+    /// restore-semantics 7.3
     #[test]
     fn cluster_ips_go_unless_the_service_is_headless() {
         let service = |ip: &str| json!({"spec": {"clusterIP": ip, "clusterIPs": [ip]}});
@@ -84,6 +85,7 @@ mod tests {
         assert_eq!(run(service("None")), service("None"));
     }
 
+    /// restore-semantics 7.3
     #[test]
     fn preserve_node_ports_keeps_everything_but_the_cluster_ip() {
         let ports = json!([{"port": 80, "nodePort": 30001}]);
@@ -92,6 +94,7 @@ mod tests {
         assert_eq!(kept, json!({"spec": {"type": "NodePort", "ports": ports}}));
     }
 
+    /// restore-semantics 7.3
     #[test]
     fn last_applied_keeps_named_ports_by_name_and_unnamed_ones_by_number() {
         let applied = json!({"spec": {"ports": [{"name": "fixed", "port": 80, "nodePort": 30012},
@@ -102,6 +105,7 @@ mod tests {
         assert_eq!(node_ports(&restored), [Some(31111), None, None, Some(30016), None]);
     }
 
+    /// restore-semantics 7.3
     #[test]
     fn last_applied_without_node_ports_wins_over_field_managers() {
         let applied = json!({"spec": {"type": "NodePort", "ports": [{"port": 80}]}});
@@ -109,6 +113,7 @@ mod tests {
         assert_eq!(node_ports(&run(with_applied(&applied, ports))), [None]);
     }
 
+    /// restore-semantics 7.3
     #[test]
     fn without_last_applied_a_field_manager_of_port_and_protocol_keeps_the_node_port() {
         let spec = json!({"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30010},
@@ -123,6 +128,7 @@ mod tests {
         assert_eq!(node_ports(&run(with_managers(spec, &managers))), [Some(30010), None, None, Some(30013)]);
     }
 
+    /// restore-semantics 7.3
     #[test]
     fn the_health_check_port_stays_where_somebody_chose_it() {
         let spec = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30018});
@@ -144,6 +150,7 @@ mod tests {
         assert_eq!(port(json!({"spec": cluster})), Some(json!(30018)), "only Local has it cleared");
     }
 
+    /// restore-semantics 7.3
     #[test]
     fn an_external_name_and_a_service_without_ports_stay() {
         for spec in [json!({"type": "ExternalName", "externalName": "db", "ports": [{"nodePort": 1}]}), json!({})] {
@@ -151,6 +158,7 @@ mod tests {
         }
     }
 
+    /// restore-semantics 7.3
     #[test]
     fn texts_that_do_not_parse_fail_the_item_and_say_which() {
         let annotated = |text: &str| {

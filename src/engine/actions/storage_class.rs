@@ -69,6 +69,7 @@ mod tests {
         json!({"kind": "PersistentVolumeClaim", "spec": {"storageClassName": class}})
     }
 
+    /// restore-semantics 7.1 `change-storage-class`
     #[test]
     fn claims_volumes_and_claim_templates_get_the_mapped_class() {
         assert_eq!(bench().run(NAME, claim("old")).unwrap().item, claim("new"));
@@ -81,6 +82,7 @@ mod tests {
         assert_eq!(bench().run(NAME, set("old")).unwrap().item, set("new"));
     }
 
+    /// restore-semantics 7.1 `change-storage-class`
     #[test]
     fn a_class_that_is_not_there_fails_the_item_with_veleros_words() {
         let error = bench().run(NAME, claim("gone")).unwrap_err();

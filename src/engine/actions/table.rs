@@ -113,6 +113,7 @@ mod tests {
             .collect()
     }
 
+    /// restore-semantics 7.0, and 5.5 step 2 for those of CSI
     #[test]
     fn a_pod_and_a_claim_pass_their_actions_in_the_order_of_7_0() {
         assert_eq!(
@@ -125,6 +126,7 @@ mod tests {
         assert_eq!(names("configmaps", true), [""; 0]);
     }
 
+    /// restore-semantics 7.0
     #[test]
     fn the_table_is_sorted_by_name_within_version_1_and_version_2() {
         let split = BUILT_IN.iter().position(|action| action.needs_csi).unwrap_or(BUILT_IN.len());
@@ -141,6 +143,7 @@ mod tests {
         assert!(second.iter().all(|action| action.needs_csi && action.name.contains("velero.io/csi-")));
     }
 
+    /// restore-semantics 7.1 `apiservice`, and 5.5 step 1
     #[test]
     fn only_automanaged_api_services_are_selected_by_their_action() {
         let action = applicable(&GroupResource::parse("apiservices.apiregistration.k8s.io"), false).next();

@@ -240,6 +240,7 @@ mod tests {
         }
     }
 
+    /// restore-semantics 4.3
     #[test]
     fn lists_are_resolved_by_discovery() {
         let lists =
@@ -249,6 +250,7 @@ mod tests {
         assert!(!resolved.should_include("pods"));
     }
 
+    /// restore-semantics 4.4
     #[test]
     fn errors_are_worded_as_velero_words_them() {
         let spec = RestoreSpec { included_namespaces: list(&["a**"]), ..RestoreSpec::default() };

@@ -150,6 +150,7 @@ mod tests {
         assert_eq!(default.to_string().parse::<Priorities>().unwrap(), default);
     }
 
+    /// restore-semantics 4.1
     #[test]
     fn what_is_in_neither_list_literally_stands_between_by_the_alphabet() {
         let priorities = Priorities { high: vec!["b".into(), "pod".into()], low: vec!["y".into()] };

@@ -117,6 +117,26 @@ fn definitions_of_the_backup_count_for_the_order_but_not_for_the_filters() {
     assert_eq!(told(&plan(&archive, &spec)), ["widgets.example.com: shop/w"]);
 }
 
+/// restore-semantics 4.1: entries are resolved when they are reached, and what was processed is skipped; only what is
+/// literally in a list is kept out of the middle.
+#[test]
+fn aliases_of_a_resource_come_once_at_the_first_that_resolves_to_it() {
+    let tiers = |priorities: &str| {
+        let collected =
+            plan_with(&archive(&shop()), &RestoreSpec::default(), &kubernetes(), &priorities.parse().unwrap());
+        let tiers = told(&collected.plan);
+        tiers.iter().map(|tier| tier.split(':').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let order = tiers("secret,cm,configmaps,ConfigMap,secrets,gadgets,-,deploy");
+    assert_eq!(order[1..3], ["secrets", "configmaps"]);
+    assert_eq!(order.len(), 8, "{order:?}");
+    // `deploy` is not literally the directory `deployments.apps`, which therefore stands in the middle.
+    assert!(
+        order.iter().position(|tier| tier == "deployments.apps") < order.iter().position(|tier| tier == "jobs.batch")
+    );
+    assert_eq!(tiers("secrets,-,deployments.apps").last().map(String::as_str), Some("deployments.apps"));
+}
+
 #[test]
 fn what_the_cluster_does_not_know_is_planned_by_the_name_of_its_directory() {
     // restore-semantics 4.1: `customresourcedefinitions` stays literal, and its directory comes up by the alphabet.
@@ -128,6 +148,7 @@ fn what_the_cluster_does_not_know_is_planned_by_the_name_of_its_directory() {
     assert!(plan.tiers.iter().all(|tier| tier.stage == Stage::Items));
 }
 
+/// restore-semantics 4.6 and 5.1
 #[test]
 fn namespaces_are_mapped_and_ensured_once_for_each_target() {
     let namespace_mapping = [("shop", "bank"), ("", "x")].map(|(from, to)| (from.into(), to.into())).into();
@@ -221,6 +242,7 @@ fn an_item_that_cannot_be_decoded_is_an_error_of_its_target_namespace() {
     assert!(!plan.aborted);
 }
 
+/// restore-semantics 6.4, the key
 #[test]
 fn an_item_goes_by_the_name_in_it_where_the_archive_lets_it() {
     // Recorded in conformance case 31.
@@ -230,6 +252,7 @@ fn an_item_goes_by_the_name_in_it_where_the_archive_lets_it() {
     assert_eq!(told(&plan(&archive, &RestoreSpec::default()))[3], "secrets: shop/inner shop/s");
 }
 
+/// restore-semantics 4.5 and 4.6
 #[test]
 fn a_damaged_item_that_the_filters_refuse_is_no_error() {
     let backup = shop().with_file("resources/configmaps/namespaces/shop/broken.json", "{");
@@ -285,6 +308,7 @@ fn selectors_and_wildcards_that_are_not_valid_abort_the_plan() {
 }
 
 proptest! {
+    /// restore-semantics 4.5; velero-differences: namespaces-in-fixed-order
     #[test]
     fn the_plan_depends_neither_on_the_order_of_the_tarball_nor_on_luck(seed in any::<u64>()) {
         let mut objects: Vec<Value> = Vec::new();
@@ -387,6 +411,7 @@ mod recorded {
         assert!(compared > 0);
     }
 
+    /// restore-semantics 4.6, recorded
     #[test]
     fn selectors_and_mapping_take_what_velero_took() {
         compare("02-selectors-mapping", |name, plan, planned, restored| {
@@ -404,6 +429,7 @@ mod recorded {
         });
     }
 
+    /// restore-semantics 4.4, recorded
     #[test]
     fn namespace_wildcards_take_what_velero_took_except_when_they_match_nothing() {
         compare("18-namespace-wildcards", |name, plan, planned, restored| {
@@ -417,6 +443,7 @@ mod recorded {
         });
     }
 
+    /// restore-semantics 4.5, recorded
     #[test]
     fn cluster_resources_are_taken_by_the_scope_rules() {
         compare("19-cluster-resources", |name, plan, planned, restored| {
@@ -436,6 +463,7 @@ mod recorded {
         });
     }
 
+    /// restore-semantics 2.3 and 4.6, recorded
     #[test]
     fn damaged_items_have_the_recorded_errors() {
         let Some(case) = case("31-damaged-backup") else { return };

@@ -38,6 +38,7 @@ fn names_of_every_form_resolve() {
     }
 }
 
+/// restore-semantics 3.2 step 4 and 4.1
 #[test]
 fn names_that_stand_for_nothing_are_told_apart_and_stay_literal() {
     let discovery = kubernetes();
@@ -50,6 +51,7 @@ fn names_that_stand_for_nothing_are_told_apart_and_stay_literal() {
     assert!(matches!(discovery.resource_for("pods.metrics.k8s.io"), Err(ResolveError::NotRestorable { .. })));
 }
 
+/// restore-semantics 3.2 step 3
 #[test]
 fn core_v1_comes_first_then_groups_in_the_order_of_discovery() {
     let discovery = discovery(
@@ -64,6 +66,7 @@ fn core_v1_comes_first_then_groups_in_the_order_of_discovery() {
     assert_eq!(discovery.resource_for("pods").unwrap().to_string(), "pods (v1)");
 }
 
+/// restore-semantics 3.2 step 2
 #[test]
 fn an_exact_group_wins_over_one_that_begins_with_it() {
     let discovery = discovery("x.io.example v1 foos Foo ns\nx.io v1 foos Foo ns");
@@ -71,6 +74,7 @@ fn an_exact_group_wins_over_one_that_begins_with_it() {
     assert_eq!(discovery.resolve("foos.x"), "foos.x.io.example");
 }
 
+/// restore-semantics 3.2 step 3
 #[test]
 fn two_resources_of_one_name_in_one_version_are_ambiguous() {
     let discovery = discovery("x.io v1 foo Bar ns\nx.io v1 foos Foo ns");
@@ -80,6 +84,7 @@ fn two_resources_of_one_name_in_one_version_are_ambiguous() {
     assert_eq!(discovery.resolve("foos"), "foos.x.io");
 }
 
+/// restore-semantics 3.2 step 2
 #[test]
 fn a_missing_singular_is_guessed_from_the_kind() {
     let mut groups = kubernetes().groups().to_vec();
@@ -114,6 +119,17 @@ fn the_table_has_each_resource_once_in_the_right_version() {
     assert!(discovery.lookup(&"foo.a.io".into()).is_none());
 }
 
+/// restore-semantics 3.1 step 3: all four verbs.
+#[test]
+fn what_lacks_one_of_the_four_verbs_is_not_in_the_table() {
+    for lacking in ["list", "create", "get", "delete", "watch"] {
+        let mut groups = discovery("a.io v1 foos Foo ns").groups().to_vec();
+        groups[0].versions[0].resources[0].verbs.retain(|verb| verb != lacking);
+        assert_eq!(Discovery::new(groups).table().is_empty(), lacking != "watch", "{lacking}");
+    }
+}
+
+/// restore-semantics 3.1 step 2
 #[test]
 fn the_order_of_versions_does_not_matter_for_the_preferred_one() {
     let mut groups = discovery("a.io v1 foos Foo ns\na.io v2 foos Foo ns\na.io v3 foos Foo ns").groups().to_vec();
@@ -138,6 +154,7 @@ fn kinds_resolve_in_the_version_of_the_table_only() {
     assert!(matches!(kind("autoscaling/v1", "HorizontalPodAutoscaler"), Err(ResolveError::NotRestorable { .. })));
 }
 
+/// restore-semantics 4.2; velero-differences: crds-are-planned-before-they-are-served
 #[test]
 fn definitions_of_the_backup_are_served_in_the_overlay() {
     let definition = |group: &str, plural: &str, versions: serde_json::Value| {
@@ -170,6 +187,7 @@ fn definitions_of_the_backup_are_served_in_the_overlay() {
 }
 
 proptest! {
+    /// restore-semantics 3.2 step 4
     #[test]
     fn what_resolves_is_in_the_table_and_resolves_to_itself(name in "[a-zA-Z]{1,12}(\\.[a-z.0-9]{0,10})?") {
         let discovery = kubernetes();

@@ -215,6 +215,7 @@ mod tests {
         modified.item != *item
     }
 
+    /// restore-semantics 8, groupResource
     #[test]
     fn the_group_resource_glob_does_not_cross_dots() {
         for (glob, group_resource, expected) in [
@@ -228,6 +229,7 @@ mod tests {
         }
     }
 
+    /// restore-semantics 8, conditions
     #[test]
     fn every_condition_must_hold_and_namespaces_are_those_of_the_source() {
         let item = json!({"metadata": {"name": "web-front", "namespace": "app", "labels": {"tier": "front"}},
@@ -251,6 +253,7 @@ mod tests {
         assert!(applies(json!({"groupResource": "pods", "namespaces": ["none"]}), &cluster_scoped, "pods"));
     }
 
+    /// restore-semantics 8, conditions
     #[test]
     fn conditions_that_cannot_be_evaluated_are_errors_and_other_rules_still_apply() {
         let item = json!({"metadata": {"name": "n"}});
@@ -268,6 +271,7 @@ mod tests {
         }
     }
 
+    /// restore-semantics 8, more than one rule
     #[test]
     fn conditions_look_at_the_item_before_any_rule_and_patches_are_cumulative() {
         let step = |value: &str, patch: Value| {
@@ -285,6 +289,7 @@ mod tests {
         assert_eq!((modified.item, modified.errors), (json!({"data": {"step": "1", "seen": "1"}}), vec![]));
     }
 
+    /// restore-semantics 8, a failing `test`
     #[test]
     fn a_failing_test_makes_the_whole_rule_nothing_and_other_failures_are_errors() {
         let item = json!({"data": {"a": "1"}});
@@ -304,6 +309,7 @@ mod tests {
         );
     }
 
+    /// restore-semantics 8, merge patches
     #[test]
     fn merge_patches_apply_one_after_the_other_and_a_broken_one_undoes_all() {
         let item = json!({"data": {"a": "1", "drop": "x"}});
@@ -324,6 +330,7 @@ mod tests {
         json!({"conditions": {"groupResource": "**"}, "strategicPatches": patches})
     }
 
+    /// restore-semantics 8, strategic patches; velero-differences: merge-keys-come-from-the-api-server
     #[test]
     fn strategic_patches_apply_one_after_the_other_by_the_published_schema() {
         let pod = json!({"apiVersion": "v1", "kind": "Pod",
@@ -340,6 +347,7 @@ mod tests {
         }
     }
 
+    /// restore-semantics 8, strategic patches
     #[test]
     fn a_strategic_patch_is_refused_for_kinds_that_velero_has_no_types_of() {
         let patch = strategic(&["{}"]);

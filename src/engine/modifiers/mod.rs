@@ -299,6 +299,7 @@ mod tests {
         Modifiers::parse(text).unwrap_err().to_string()
     }
 
+    /// restore-semantics 8
     #[test]
     fn the_text_is_decoded_strictly() {
         for (text, part) in [
@@ -327,6 +328,7 @@ mod tests {
         assert_eq!(Document::decode(&rule("patches: null").replace("v1", "V1")).unwrap().version, "V1");
     }
 
+    /// restore-semantics 8, validation
     #[test]
     fn rules_that_are_not_valid_are_named_by_number() {
         for (text, message) in [
@@ -357,6 +359,7 @@ mod tests {
         }
     }
 
+    /// restore-semantics 8
     #[test]
     fn a_config_map_has_exactly_one_data_key() {
         let config_map = |data: Value| json!({"metadata": {"name": "m"}, "data": data});

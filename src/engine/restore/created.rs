@@ -7,7 +7,6 @@ use serde_json::Value;
 use super::Run;
 use super::item::{End, Item};
 use crate::engine::managed_fields;
-use crate::engine::ports::ApiError;
 use crate::engine::retry::{Attempts, Backoff, retrying};
 use crate::model::{Reason, Target, label};
 
@@ -60,7 +59,9 @@ impl Run {
                 self.complete(item, target, &object, live, status).await
             }
             Ok(Some(live)) => self.reconcile(item, target, object, live).await,
-            Err(error) if already_there(&refusal) => {
+            // A port that is taken says nothing of a namesake by itself: without one, or without an answer, it is an error
+            // (restore-semantics 5.9 step 3).
+            Err(error) if refusal.is_already_exists() => {
                 item.warn(self, error.typed_reason(), error.to_string());
                 End::Nothing(error.typed_reason())
             }
@@ -156,12 +157,4 @@ impl Run {
             Err(error) => item.error(self, error.typed_reason(), error.to_string()),
         }
     }
-}
-
-/// The object of this name is what refused the create (restore-semantics 5.9 step 3): the reason says so, or every
-/// cause is a port that another Service's namesake holds.
-fn already_there(refusal: &ApiError) -> bool {
-    let port_taken = "provided port is already allocated";
-    refusal.is_already_exists()
-        || (!refusal.causes.is_empty() && refusal.causes.iter().all(|cause| cause.contains(port_taken)))
 }

@@ -172,10 +172,10 @@ impl Run {
             Some(damage) => Err(damage),
             None => self.archive.load(wanted.entry).map_err(|error| error.to_string()),
         };
-        let object = match loaded {
+        let readable = loaded.map_err(|damage| format!("error decoding {path:?}: {damage}"));
+        let object = match readable.and_then(|object| checked_completion(&wanted, object)) {
             Ok(object) => object,
-            Err(damage) => {
-                let message = format!("error decoding {path:?}: {damage}");
+            Err(message) => {
                 self.find(Severity::Error, Bucket::of(&wanted.target_namespace), Reason::Archive, message.clone());
                 let end = (Outcome::Failed, Some(Reason::Archive), Some(message));
                 self.finish(wanted.entry, end.0, end.1, end.2, VeleroCount::Dropped, begun.elapsed());
@@ -383,6 +383,25 @@ impl Run {
         };
         Ok(Target::new(&api_version.group, &api_version.version, &resource, &item.wanted.target_namespace))
     }
+}
+
+/// The object, unless what tells of its completion is of a wrong type: nobody knows then whether to restore it
+/// (restore-semantics 5.3 step 4).
+fn checked_completion(wanted: &Wanted, object: Value) -> Result<Value, String> {
+    let field = match wanted.group_resource.as_str() {
+        "pods" => "phase",
+        "jobs.batch" => "completionTime",
+        _ => return Ok(object),
+    };
+    let status = &object["status"];
+    let wrong = match status.get(field) {
+        _ if !status.is_null() && !status.is_object() => "status is no object".to_owned(),
+        Some(value) if !value.is_null() && !value.is_string() => format!("status.{field} is no string"),
+        _ => return Ok(object),
+    };
+    let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+    let namespace = &wanted.target_namespace;
+    Err(format!("error checking whether {}/{namespace}/{name} had completed: {wrong}", wanted.group_resource))
 }
 
 fn is_mirror_pod(group_resource: &GroupResource, object: &Value) -> bool {

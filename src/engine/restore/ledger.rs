@@ -185,6 +185,7 @@ mod tests {
         ItemKey::new("v1", "ConfigMap", "ns", name)
     }
 
+    /// restore-semantics 5.3 step 5
     #[tokio::test]
     async fn an_item_is_restored_once_and_the_others_wait_for_it() {
         let ledger = Arc::new(Ledger::default());
@@ -223,6 +224,7 @@ mod tests {
         assert_eq!(ledger.resource_list()["v1/ConfigMap"][0], "ns/a(failed)", "an unfinished item is a failed one");
     }
 
+    /// restore-semantics 5.3 step 5
     #[tokio::test]
     async fn an_item_that_wants_itself_goes_on() {
         let ledger = Arc::new(Ledger::default());

@@ -14,6 +14,8 @@ mod item;
 mod ledger;
 mod namespaces;
 mod pod_volumes;
+#[cfg(test)]
+mod tests;
 mod volumes;
 
 use std::collections::HashMap;

@@ -330,6 +330,7 @@ mod tests {
         json!({"metadata": {"name": "pv"}, "spec": spec, "status": {"phase": phase}})
     }
 
+    /// restore-semantics 5.4.1 step 3
     #[test]
     fn a_volume_in_the_cluster_is_waited_for_as_5_4_1_step_3_says() {
         let bound = json!({"claimRef": {"namespace": "app", "name": "data"}});
@@ -343,6 +344,7 @@ mod tests {
         assert_eq!(settle(Some(&volume(bound, "Bound"))), Look::AtClaim(claim));
     }
 
+    /// restore-semantics 5.4.1 step 3
     #[test]
     fn what_a_volume_is_bound_to_goes_when_it_is_missing_deleted_or_terminating() {
         assert!(is_going(None));
@@ -351,6 +353,7 @@ mod tests {
         assert!(!is_going(Some(&json!({"metadata": {"deletionTimestamp": null}, "status": {"phase": "Bound"}}))));
     }
 
+    /// restore-semantics 5.4.1 step 1
     #[test]
     fn only_a_volume_whose_claim_moves_is_a_candidate_for_a_new_name() {
         let mapping = BTreeMap::from([("app".to_owned(), "dst".to_owned())]);
@@ -361,6 +364,7 @@ mod tests {
         assert!(!claim_is_mapped(&json!({"spec": {}}), &mapping));
     }
 
+    /// restore-semantics 5.4.1 step 5
     #[test]
     fn a_renamed_volume_tells_its_old_name() {
         let mut volume = json!({"metadata": {"name": "old", "annotations": null}});

@@ -24,6 +24,7 @@ fn an_empty_selector_matches_everything() {
     }
 }
 
+/// restore-semantics 1.4, last sentence, and 1.7
 #[test]
 fn bad_selectors_are_refused_in_kubernetes_words() {
     // Recorded: conformance case 26, restores c26-bad-selector and c26-bad-or-selector.
@@ -76,6 +77,7 @@ fn keys_and_values_have_the_lengths_that_labels_may_have() {
     }
 }
 
+/// restore-semantics 4.6
 #[test]
 fn each_operator_sees_absent_labels_in_its_own_way() {
     for (text, without, with_x, with_other) in [
@@ -190,7 +192,45 @@ fn requirements() -> impl Strategy<Value = String> {
     ]
 }
 
+/// A requirement, and whether labels meet it, as Kubernetes' documentation puts it.
+fn naive(operator: &str, values: &[String], label: Option<&String>) -> bool {
+    match operator {
+        "In" => label.is_some_and(|label| values.contains(label)),
+        "NotIn" => !label.is_some_and(|label| values.contains(label)),
+        "Exists" => label.is_some(),
+        "DoesNotExist" => label.is_none(),
+        other => panic!("{other} is no operator"),
+    }
+}
+
 proptest! {
+    /// restore-semantics 4.6, against the operators one by one.
+    #[test]
+    fn a_structured_selector_matches_as_its_operators_say(
+        expressions in proptest::collection::vec(
+            ("[abc]", prop_oneof![Just("In"), Just("NotIn"), Just("Exists"), Just("DoesNotExist")],
+                proptest::collection::vec("[xyz]?", 1..3)),
+            0..4,
+        ),
+        equal in proptest::collection::btree_map("[abc]", "[xyz]?", 0..2),
+        labels in proptest::collection::btree_map("[abc]", "[xyz]?", 0..4),
+    ) {
+        let (equal, labels): (BTreeMap<String, String>, BTreeMap<String, String>) = (equal, labels);
+        let has_values = |operator: &str| operator.ends_with("In");
+        let structured: Vec<_> = expressions
+            .iter()
+            .map(|(key, operator, values)| {
+                let values: &[String] = if has_values(operator) { values } else { &[] };
+                json!({"key": key, "operator": operator, "values": values})
+            })
+            .collect();
+        let selector = self::structured(json!({"matchLabels": equal, "matchExpressions": structured})).unwrap();
+        let expected = equal.iter().all(|(key, value)| labels.get(key) == Some(value))
+            && expressions.iter().all(|(key, operator, values)| naive(operator, values, labels.get(key)));
+        let labels = labels.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        prop_assert_eq!(selector.matches(labels), expected);
+    }
+
     #[test]
     fn reading_never_panics(text in "[ab=!(), in<>\\-é/]{0,20}") {
         let _ = Selector::parse(&text);

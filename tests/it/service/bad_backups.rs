@@ -78,6 +78,7 @@ async fn a_path_that_leaves_the_root_spoils_the_backup() {
     }
 }
 
+/// restore-semantics 2.2
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_is_ignored_and_the_log_says_so() {
     let backup = config_maps("shop", 5).with_link("resources/configmaps/namespaces/shop/link.json");
@@ -101,6 +102,7 @@ async fn one_broken(backup: Backup, name: &str, complaint: &str) {
     assert_eq!(world.names("/api/v1/namespaces/shop/configmaps").await, ["config-000"]);
 }
 
+/// restore-semantics 4.6
 #[tokio::test(flavor = "multi_thread")]
 async fn an_item_that_is_not_json_fails_alone() {
     let backup = config_maps("shop", 1).with_file("resources/configmaps/namespaces/shop/broken.json", "{\"kind\": ");
@@ -131,6 +133,7 @@ async fn an_item_whose_name_disagrees_with_its_path_is_restored_under_the_inner_
     assert!(items.iter().any(|item| item.name == "inner"), "{items:?}");
 }
 
+/// restore-semantics 2.3
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_without_items_completes_with_a_warning() {
     for backup in [Backup::new(), Backup::bare()] {
@@ -155,6 +158,7 @@ async fn invalid(world: &World, served: &Served, name: &str) -> Value {
     restore["status"]["validationErrors"].clone()
 }
 
+/// restore-semantics 1.4 rule 10
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_that_is_not_there_fails_validation() {
     let world = World::sandbox().await;
@@ -166,6 +170,7 @@ async fn a_backup_that_is_not_there_fails_validation() {
     assert_eq!(errors.as_array().unwrap().len(), 1);
 }
 
+/// restore-semantics 1.4 rule 10
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_whose_location_is_not_there_fails_validation() {
     let world = World::sandbox().await;
@@ -176,6 +181,7 @@ async fn a_backup_whose_location_is_not_there_fails_validation() {
     assert!(errors[0].as_str().unwrap().contains("\"elsewhere\" not found"), "{errors}");
 }
 
+/// restore-semantics 1.4 rule 11
 #[tokio::test(flavor = "multi_thread")]
 async fn a_location_that_is_unavailable_fails_validation() {
     let world = World::sandbox().await;
@@ -188,6 +194,7 @@ async fn a_location_that_is_unavailable_fails_validation() {
     assert_eq!(errors, json!(["The BSL default is unavailable, cannot retrieve the backup"]));
 }
 
+/// restore-semantics 1.7
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tarball_that_is_not_there_fails_the_restore() {
     let world = World::sandbox().await;
@@ -202,6 +209,7 @@ async fn a_tarball_that_is_not_there_fails_the_restore() {
     assert!(status["completionTimestamp"].is_string());
 }
 
+/// restore-semantics 1.7
 #[tokio::test(flavor = "multi_thread")]
 async fn a_location_with_settings_that_cannot_work_fails_the_restore_and_names_them() {
     let world = World::sandbox().await;
@@ -212,4 +220,38 @@ async fn a_location_with_settings_that_cannot_work_fails_the_restore_and_names_t
     let ended = served.run("nightly").await;
     assert_eq!(ended.phase(), pb::Phase::Failed, "{ended:?}");
     assert!(ended.failure_reason().contains("regoin") && ended.failure_reason().contains("default"), "{ended:?}");
+}
+
+/// restore-semantics 1.7: absence is fine, damage is fatal, and nothing is uploaded.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_side_file_fails_the_restore_and_leaves_no_files() {
+    for suffix in ["volumesnapshots.json.gz", "csi-volumesnapshots.json.gz", "volumeinfo.json.gz"] {
+        let world = World::sandbox().await;
+        world.add_backup("nightly", &config_maps("shop", 2)).await;
+        world.put(&format!("backups/nightly/nightly-{suffix}"), b"no gzip");
+        let served = world.serve().await;
+        let ended = served.run("nightly").await;
+        assert_eq!((ended.phase(), ended.errors), (pb::Phase::Failed, 0), "{suffix}: {ended:?}");
+        let status = &world.restore("nightly").await["status"];
+        assert!(status["failureReason"].as_str().unwrap().contains(suffix), "{status}");
+        assert!(status["startTimestamp"].is_string() && status["completionTimestamp"].is_string(), "{status}");
+        assert_eq!(world.keys("restores/"), [""; 0]);
+        assert_eq!(world.get("/api/v1/namespaces/shop").await, None);
+    }
+}
+
+/// restore-semantics 9.1: that the log cannot be uploaded is an error in the results, which are uploaded after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_uploaded_is_an_error_in_the_results() {
+    let world = World::sandbox().await;
+    world.add_backup("nightly", &config_maps("shop", 2)).await;
+    // A folder stands where the file is to be.
+    world.put("restores/nightly/restore-nightly-logs.gz/in-the-way", b"");
+    let served = world.serve().await;
+    let ended = served.run("nightly").await;
+    assert_eq!((ended.phase(), ended.errors), (pb::Phase::PartiallyFailed, 1), "{ended:?}");
+    let errors = &world.json("nightly", "results.gz")["errors"];
+    let [error] = &errors["velero"].as_array().unwrap()[..] else { panic!("{errors}") };
+    assert!(error.as_str().unwrap().starts_with("error uploading log file to backup storage: "), "{error}");
+    assert_eq!(world.names("/api/v1/namespaces/shop/configmaps").await.len(), 2);
 }

@@ -154,6 +154,7 @@ async fn an_unknown_restore_is_not_found_at_every_door() {
     }
 }
 
+/// restore-semantics 1.4 rule 5
 #[tokio::test(flavor = "multi_thread")]
 async fn both_selectors_fail_validation() {
     let (world, served) = served().await;
@@ -201,6 +202,7 @@ async fn a_selector_that_is_none_is_an_error_of_the_restore() {
 }
 
 /// What is wrong only in Velero's eyes is kept, as kubectl would, and fails validation.
+/// (restore-semantics 1.4).
 #[tokio::test(flavor = "multi_thread")]
 async fn all_that_is_wrong_with_a_specification_is_told_at_once() {
     let (_world, served) = served().await;

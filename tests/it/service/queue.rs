@@ -15,6 +15,7 @@ async fn phase(served: &Served, name: &str) -> Value {
     served.get(&format!("/api/v1/restores/{name}")).await.1["phase"].clone()
 }
 
+/// restore-semantics 1.6, one worker
 #[tokio::test(flavor = "multi_thread")]
 async fn the_second_waits_and_says_at_which_place() {
     let world = World::sandbox().await;

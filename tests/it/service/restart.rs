@@ -1,7 +1,10 @@
 //! A service that goes down in mid-restore, and one that takes its work up.
 
+use std::io::Write as _;
 use std::time::Duration;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use futures::StreamExt as _;
 use reprise::api::grpc::pb;
 use reprise::api::grpc::pb::restore_event::Event;
@@ -13,6 +16,7 @@ use super::world::{World, config_maps, files_of};
 
 const ITEMS: usize = 150;
 
+/// restore-semantics 1.8; velero-differences: running-restores-are-resumed
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_stopped_service_began_the_next_one_ends() {
     let world = World::sandbox().await;
@@ -97,4 +101,34 @@ async fn what_is_made_or_queued_while_no_service_runs_is_restored_by_the_next() 
     assert!(log.contains("items will be restored from backup a"), "{log}");
     let events = served.watched("a").await;
     assert!(matches!(events.last().unwrap().event, Some(Event::Ended(_))), "{events:?}");
+}
+
+/// restore-semantics 1.8: a Restore that was finalizing goes on from what is in the storage, and restores nothing again.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_was_finalizing_is_only_ended_by_the_next_service() {
+    for (phase, errors, end) in
+        [("Finalizing", "", "Completed"), ("FinalizingPartiallyFailed", r#""one""#, "PartiallyFailed")]
+    {
+        let world = World::sandbox().await;
+        world.add_backup("nightly", &config_maps("shop", 3)).await;
+        let results = format!(r#"{{"errors": {{"velero": [{errors}]}}, "warnings": {{}}}}"#);
+        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+        packed.write_all(results.as_bytes()).unwrap();
+        world.put("restores/nightly/restore-nightly-results.gz", &packed.finish().unwrap());
+        let restore = json!({
+            "apiVersion": "velero.io/v1", "kind": "Restore", "metadata": {"name": "nightly"},
+            "spec": {"backupName": "nightly"}, "status": {"phase": phase, "startTimestamp": "2026-01-02T03:04:05Z"},
+        });
+        world.create(&world.velero("restores"), &restore).await;
+        let _served = world.serve().await;
+        let status = until("it has ended", async || {
+            let status = world.restore("nightly").await["status"].take();
+            (status["phase"] == end).then_some(status)
+        })
+        .await;
+        assert_eq!(status["startTimestamp"], "2026-01-02T03:04:05Z");
+        assert!(status["completionTimestamp"].is_string() && status["hookStatus"].is_object(), "{status}");
+        assert_eq!(status.get("errors"), (!errors.is_empty()).then_some(&json!(1)), "{status}");
+        assert_eq!(world.get("/api/v1/namespaces/shop").await, None, "no item is touched");
+    }
 }

@@ -78,3 +78,20 @@ async fn reads_that_fail_now_and_then_change_nothing_about_the_end() {
     }
     assert_eq!(world.names("/api/v1/namespaces/shop/configmaps").await.len(), ITEMS);
 }
+
+/// restore-semantics 1.6: the patch that accepts a Restore failed, so all of it is repeated.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_whose_acceptance_cannot_be_written_is_tried_again() {
+    let world = World::sandbox().await;
+    world.add_backup("nightly", &config_maps("shop", 3)).await;
+    let patches = AtomicUsize::new(0);
+    let client = tampered(&world.client, move |method, path| {
+        let is_patch = method == Method::PATCH && path.ends_with("/restores/nightly");
+        // The first adds the finalizer, the second would accept.
+        if is_patch && patches.fetch_add(1, Ordering::Relaxed) == 1 { Fate::Refused(503, None) } else { Fate::Pass }
+    });
+    let served = world.serve_through(client).await;
+    let ended = served.run("nightly").await;
+    assert_eq!((ended.phase(), ended.errors), (pb::Phase::Completed, 0), "{ended:?}");
+    assert!(ended.started_at.is_some());
+}
