@@ -113,7 +113,7 @@ mod tests {
         ];
         for failures in 0..=4_usize {
             let (location, held) = location(u32::try_from(failures).unwrap());
-            files(&location, "r", &Report::default(), &Results::default()).await;
+            files(&location, "r", &Report::default(), &Results::default(), &[], &[]).await;
             let mut expected = order[failures..].to_vec();
             expected.sort_unstable();
             assert_eq!(held.list("").await.unwrap(), expected, "after {failures} failures");

@@ -17,6 +17,7 @@ use crate::engine::discovery::testing::kubernetes;
 use crate::engine::events::{Event, Events, Finished, KnownItem};
 use crate::engine::merge::apply_merge_patch;
 use crate::engine::modifiers::Modifiers;
+use crate::engine::ports::exec::NoExec;
 use crate::engine::ports::{ApiError, Change, Cluster};
 use crate::engine::{Job, Report, run};
 use crate::model::{Outcome, RestoreSpec, Target};
@@ -314,7 +315,14 @@ impl World {
         let cluster: Arc<dyn Cluster> = Arc::clone(&api) as Arc<dyn Cluster>;
         let events: Arc<dyn Events> = Arc::clone(&told) as Arc<dyn Events>;
         let begun = tokio::time::Instant::now();
-        let running = run(Arc::new(self.job), archive, cluster, events, CancellationToken::new());
+        let running = run(
+            Arc::new(self.job),
+            archive,
+            cluster,
+            Arc::new(NoExec("nothing runs here")),
+            events,
+            CancellationToken::new(),
+        );
         let (report, ()) = tokio::join!(running, meanwhile(&api));
         let events = std::mem::take(&mut *told.0.lock().unwrap());
         Done { report: report.unwrap(), events, api, took: begun.elapsed() }
