@@ -84,6 +84,6 @@ pub(super) fn backup(name: &str, status: &Value) -> Value {
 pub(super) fn location(phase: &str) -> Value {
     json!({"apiVersion": "velero.io/v1", "kind": "BackupStorageLocation",
         "metadata": {"name": "default", "namespace": "velero"},
-        "spec": {"provider": "aws", "objectStorage": {"bucket": "b"}, "accessMode": "ReadOnly"},
+        "spec": {"provider": "aws", "objectStorage": {"bucket": "b"}, "accessMode": "ReadWrite"},
         "status": {"phase": phase}})
 }
