@@ -10,13 +10,18 @@ use std::time::{Duration, Instant};
 /// by whatever way: the kernel closes it. That holds for panics, for `exit` (statics are not dropped) and for SIGKILL. A
 /// signal to the whole process group (Ctrl-C, `timeout`) must not take the watcher along: a kube-apiserver that is asked
 /// to end after its etcd did waits for ever, so somebody has to be left to kill it.
+///
+/// The signals are ignored from the first moment on, which what it runs must not inherit: one that comes while the watcher
+/// is not there yet would leave nobody to end the program.
 const KEEPER: &str = r#"
+trap '' HUP INT TERM
 exec 3<&0
-"$@" 3<&- </dev/null &
+(trap - HUP INT TERM; exec "$@") 3<&- </dev/null &
 child=$!
-{ trap '' HUP INT TERM; cat <&3 >/dev/null; kill -KILL "$child"; } 2>/dev/null &
+{ cat <&3 >/dev/null; kill -KILL "$child"; } 2>/dev/null &
 watcher=$!
 exec 3<&- </dev/null
+trap - HUP INT
 trap 'kill -TERM "$child" 2>/dev/null' TERM
 wait "$child"; code=$?
 while kill -0 "$child" 2>/dev/null; do wait "$child"; code=$?; done
@@ -70,9 +75,12 @@ impl Process {
 
     /// Asks it to end (SIGTERM) and waits so long; `None` if it did not, and was killed.
     pub(crate) fn terminate(&mut self, patience: Duration) -> Option<ExitStatus> {
-        // std can only kill; the keeper hands this signal on to its child.
-        let _ = Command::new("kill").arg("-TERM").arg(self.keeper.id().to_string()).stderr(Stdio::null()).status();
         let end = Instant::now() + patience;
+        // std can only kill; the keeper hands this signal on to its child, once it is ready to.
+        while Instant::now() < end && !catches_sigterm(self.keeper.id()) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let _ = Command::new("kill").arg("-TERM").arg(self.keeper.id().to_string()).stderr(Stdio::null()).status();
         loop {
             if let Some(status) = self.exited() {
                 return Some(status);
@@ -103,6 +111,14 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Whether a process has a handler for SIGTERM, as far as the system tells (proc(5), `SigCgt`).
+fn catches_sigterm(process: u32) -> bool {
+    const SIGTERM: u64 = 15;
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{process}/status")) else { return true };
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_none_or(|mask| mask >> (SIGTERM - 1) & 1 == 1)
 }
 
 /// Removes a folder when the test process is gone, for what a static that is never dropped leaves behind.
