@@ -80,6 +80,8 @@ pub struct Options {
     pub default_item_operation_timeout: String,
     /// How often asynchronous operations are asked how far they are.
     pub item_operation_sync_frequency: Duration,
+    /// Nothing moved for so long: say what is waited for.
+    pub stall_after: Duration,
     /// Whether DownloadRequests are answered; Velero's server does that where it runs beside this one.
     pub download_requests: bool,
     /// Whether somebody else executes the restores, and this only reports them and writes nothing.
@@ -118,6 +120,7 @@ impl Running {
             limits,
             default_item_operation_timeout,
             item_operation_sync_frequency,
+            stall_after,
             download_requests,
             observe,
             environment,
@@ -142,7 +145,7 @@ impl Running {
         let readiness = Readiness::default();
         let cluster = Arc::new(KubeCluster::new(client.clone()));
         let hub = Hub::new(
-            progress::Options { namespace: namespace.clone(), ..progress::Options::default() },
+            progress::Options { namespace: namespace.clone(), stall: stall_after, ..progress::Options::default() },
             streams.clone(),
         );
         let records = Records::new(client, &namespace);

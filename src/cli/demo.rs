@@ -95,6 +95,7 @@ pub(super) async fn demo(args: DemoArgs, stop: &CancellationToken) -> anyhow::Re
             limits: Limits::default(),
             default_item_operation_timeout: "4h0m0s".to_owned(),
             item_operation_sync_frequency: std::time::Duration::from_secs(10),
+            stall_after: crate::progress::STALL,
             download_requests: false,
             observe: false,
             environment: std::collections::BTreeMap::new(),

@@ -39,6 +39,9 @@ pub(super) struct ServeArgs {
     /// How long the pod volumes of a restore may take, where the Restore's annotation velero.io/pod-volume-timeout does not say
     #[arg(long, default_value = "4h", value_parser = engine_flags::duration, value_name = "DURATION")]
     fs_backup_timeout: std::time::Duration,
+    /// How long nothing may move before the progress, and an Event, say what is waited for
+    #[arg(long, default_value = "30s", value_parser = engine_flags::duration, value_name = "DURATION")]
+    stall_after: std::time::Duration,
     /// Answer DownloadRequests, as `velero restore logs` and `describe` make them; off, because Velero's own server does so
     /// wherever it runs beside this one
     #[arg(long)]
@@ -62,6 +65,7 @@ pub(super) async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::R
         default_item_operation_timeout,
         item_operation_sync_frequency,
         fs_backup_timeout,
+        stall_after,
         download_requests,
         observe,
         cluster,
@@ -102,6 +106,7 @@ pub(super) async fn serve(args: ServeArgs, stop: CancellationToken) -> anyhow::R
         limits: engine.limits(),
         default_item_operation_timeout: GoDuration::from(default_item_operation_timeout).to_string(),
         item_operation_sync_frequency,
+        stall_after,
         download_requests,
         observe,
         environment: std::env::vars().collect(),
@@ -148,6 +153,14 @@ mod tests {
         assert_eq!(timeout(&[]).unwrap(), Settings::default().pod_volume_timeout);
         assert_eq!(timeout(&["--fs-backup-timeout=90m"]).unwrap(), std::time::Duration::from_secs(5400));
         assert!(timeout(&["--fs-backup-timeout=-1s"]).unwrap_err().contains("--fs-backup-timeout"));
+    }
+
+    #[test]
+    fn a_stall_is_named_after_half_a_minute_unless_the_flag_says_otherwise() {
+        let after =
+            |arguments: &[&str]| Flags::try_parse_from(["reprise"].iter().chain(arguments)).unwrap().serve.stall_after;
+        assert_eq!(after(&[]), crate::progress::STALL);
+        assert_eq!(after(&["--stall-after=2m"]), std::time::Duration::from_secs(120));
     }
 
     #[test]

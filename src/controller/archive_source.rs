@@ -76,12 +76,14 @@ impl Executor {
         Ok((job, infos))
     }
 
-    /// Streams the tarball through gzip and tar into the archive; decompression runs beside the download.
+    /// Streams the tarball through gzip and tar into the archive; decompression runs beside the download. `moved` is called
+    /// for each piece.
     pub(super) async fn download(
         &self,
         location: &OpenLocation,
         backup: &str,
         job: &Job,
+        moved: impl Fn() + Send,
         stop: &CancellationToken,
     ) -> Result<Archive, archive::Error> {
         let key = location.layout.backup_contents(backup);
@@ -102,6 +104,7 @@ impl Executor {
         let forward = async {
             let mut bytes = stream.bytes;
             while let Some(chunk) = bytes.next().await {
+                moved();
                 // A reader that has seen enough, such as damage, hangs up.
                 if chunks.send(chunk.map_err(io::Error::other)).await.is_err() {
                     break;

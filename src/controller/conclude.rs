@@ -12,6 +12,7 @@ use super::decide::phase_of;
 use super::execute::Executor;
 use super::operations::{self, Counts};
 use super::stores::OpenLocation;
+use super::upload::{Unfiled, Uploads};
 use super::waiting::{self, Waited};
 use super::{finalize, hooks, pod_volumes, source, status, upload, volume_info};
 use crate::engine::events::{Event, Events};
@@ -57,6 +58,8 @@ pub(super) struct Conclusion {
     volumes: Vec<BackupVolumeInfo>,
     /// The asynchronous operations that its item actions started.
     operations: Vec<ItemOperation>,
+    /// Whether its files are uploaded and its counts written, so that it is in a phase that waits.
+    is_filed: bool,
     /// Whether the uploaded list of operations is this one.
     is_list_uploaded: bool,
     /// The warnings and errors that are counted in the status, or will be.
@@ -76,6 +79,7 @@ impl Conclusion {
             followed: Arc::clone(followed),
             place: Place::of(restore, location),
             operations: operations.into_iter().map(|operation| operations::started(operation, restore)).collect(),
+            is_filed: false,
             is_list_uploaded: false,
             results: std::mem::take(&mut report.results),
             exec_hooks: std::mem::take(&mut report.exec_hooks),
@@ -108,15 +112,13 @@ impl Place {
 }
 
 impl Executor {
-    /// The first part, while it is still the restore's turn: the last progress, one look at each operation, the files,
-    /// counts and the next phase.
+    /// The first part, while it is still the restore's turn: the last progress, pod volumes, one look at each operation.
     ///
     /// # Cancellation
     /// `None` when `stop` fires while pod volumes are filled: the Restore is left `InProgress`, to be taken up again.
-    pub(super) async fn file(&self, mut conclusion: Conclusion, stop: &CancellationToken) -> Option<Conclusion> {
-        let Conclusion { restore, followed, place, report, exec_hooks, operations, is_list_uploaded, results, .. } =
-            &mut conclusion;
-        let Place { name, location, .. } = &*place;
+    pub(super) async fn settle(&self, mut conclusion: Conclusion, stop: &CancellationToken) -> Option<Conclusion> {
+        let Conclusion { restore, followed, place, report, operations, results, .. } = &mut conclusion;
+        let Place { name, .. } = &*place;
         followed.close();
         if report.planned {
             let restored = u64::try_from(report.restored).unwrap_or(u64::MAX);
@@ -134,20 +136,40 @@ impl Executor {
             waiting::file(errors, results, &**followed);
             waiting::tell(operations, &**followed);
         }
+        Some(conclusion)
+    }
+
+    /// The second part, beside the queue: the files, counts and the next phase. The phase comes last, as Velero's clients
+    /// read the files once it has changed.
+    ///
+    /// # Cancellation
+    /// `false` when `stop` fires before the location has taken all files: the Restore is left `InProgress`, to be taken up
+    /// again.
+    async fn file(&self, conclusion: &mut Conclusion, stop: &CancellationToken) -> bool {
+        let Conclusion { followed, place, report, exec_hooks, operations, is_list_uploaded, results, .. } = conclusion;
+        let Place { name, location, .. } = &*place;
         let counts = Counts::of(operations);
         if counts.running() == 0 {
             followed.emit(Event::Stage(hooks::stage(exec_hooks)));
         }
         upload::tell_read_only(location, followed);
         followed.seal_log();
-        if let Err(error) = upload::log(location, name, followed).await {
-            let message = format!("error uploading log file to backup storage: {error}");
-            results.add(Finding { severity: Severity::Error, bucket: Bucket::Velero, message });
+        let uploads = Uploads { location, restore: name, events: &**followed, patient: true, stop };
+        match uploads.log(followed).await {
+            Ok(()) => {}
+            Err(Unfiled::Refused(error)) => {
+                let message = format!("error uploading log file to backup storage: {error}");
+                uploads.record(Severity::Error, message, results);
+            }
+            Err(Unfiled::Stopped) => return stopped(name),
         }
         let cluster = &*self.cluster;
         let mut volumes = volume_info::collect(cluster, self.records.namespace(), name, &report.resource_list).await;
         volumes.extend(pod_volumes::volume_info(cluster, &report.restored_pod_volumes, &report.resource_list).await);
-        *is_list_uploaded = upload::files(location, name, report, results, operations, &volumes).await;
+        match uploads.files(report, results, operations, &volumes).await {
+            Ok(is_list_there) => *is_list_uploaded = is_list_there,
+            Err(_) => return stopped(name),
+        }
         let (warnings, errors) = (results.warnings.count(), results.errors.count());
         let phase = match (counts.running() > 0, errors > 0) {
             (true, false) => Phase::WaitingForPluginOperations,
@@ -157,15 +179,18 @@ impl Executor {
         };
         self.records.patch_for_good(name, &status::after_items(phase, warnings, errors, counts), stop).await;
         followed.set_phase(phase);
-        Some(conclusion)
+        true
     }
 
-    /// The second part: all that is waited for, and the terminal phase.
+    /// What is left when it is no longer the restore's turn: its files, all that is waited for, and the terminal phase.
     ///
     /// # Cancellation
     /// When `stop` fires, because the service goes down or the Restore is deleted, the Restore is left in the phase it is
-    /// in, from where [`Self::conclude_again`] goes on.
+    /// in, from where [`Self::conclude_again`] goes on, or another run where that is `InProgress`.
     pub(super) async fn conclude(&self, mut conclusion: Conclusion, stop: &CancellationToken) {
+        if !conclusion.is_filed && !self.file(&mut conclusion, stop).await {
+            return;
+        }
         let phase = conclusion.followed.latest().phase;
         if is_waiting(phase) {
             match self.await_operations(&mut conclusion, stop).await {
@@ -261,6 +286,7 @@ impl Executor {
             followed,
             volumes,
             operations,
+            is_filed: true,
             is_list_uploaded: true,
             results,
             begun: Instant::now(),
@@ -284,6 +310,11 @@ impl Executor {
         followed.finish(Phase::PartiallyFailed, None);
         self.count(restore, &followed.latest(), begun.elapsed());
     }
+}
+
+fn stopped(restore: &str) -> bool {
+    tracing::info!(restore, "stopped before its files were uploaded; the restore is taken up again at the next start");
+    false
 }
 
 const fn is_waiting(phase: Phase) -> bool {

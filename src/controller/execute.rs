@@ -57,7 +57,7 @@ pub struct Executor {
 struct Fatal(String);
 
 impl Executor {
-    /// Runs an accepted restore, whose phase is `InProgress`, until each item has an outcome and the files are uploaded;
+    /// Runs an accepted restore, whose phase is `InProgress`, until each item has an outcome and its pod volumes are filled;
     /// gives what is then still to be done, which need not hold up the next restore ([`Self::conclude`]).
     ///
     /// # Cancellation
@@ -79,7 +79,7 @@ impl Executor {
         let begun = std::time::Instant::now();
         match self.run(restore, source, &followed, stop).await {
             Ok(Some(outcome)) => {
-                return self.file(Conclusion::new(restore, &followed, outcome, begun), stop).await;
+                return self.settle(Conclusion::new(restore, &followed, outcome, begun), stop).await;
             }
             Ok(None) => tracing::info!(
                 restore = name,
@@ -130,7 +130,7 @@ impl Executor {
         let location = self.stores.open(&self.records, &source.location).await.map_err(Fatal)?;
         let (mut job, volumes) = self.job(restore, source, &location, &backup).await.map_err(Fatal)?;
         job.pod_volumes = Some(pod_volumes::options(restore, self.settings.pod_volume_timeout, followed));
-        let archive = match self.download(&location, &backup, &job, stop).await {
+        let archive = match self.download(&location, &backup, &job, || followed.moved(), stop).await {
             Ok(archive) => archive,
             Err(archive::Error::Cancelled) => return Ok(None),
             Err(archive::Error::Source(error)) => {

@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::execute::Executor;
 use super::stores::OpenLocation;
-use super::{dynamic_volumes, group_snapshots, hooks, status, upload};
+use super::upload::Uploads;
+use super::{dynamic_volumes, group_snapshots, hooks, status};
 use crate::engine::ExecHooks;
 use crate::engine::events::{Event, Events};
 use crate::model::{Bucket, Finding, Messages, Phase, Reason, Results, Severity};
@@ -93,7 +94,11 @@ pub(super) async fn finalize(
             followed.emit(Event::Finding(finding.clone(), reason));
             results.add(finding);
         }
-        upload::put_results(finalizing.location, name, &results).await;
+        let events = &**followed;
+        let uploads = Uploads { location: finalizing.location, restore: name, events, patient: true, stop };
+        if uploads.or_finding(uploads.results(&results).await, "results", &mut results).is_err() {
+            return;
+        }
     }
     let (warnings, errors) = finalizing.unfiled;
     let (warnings, errors) = (warnings + results.warnings.count(), errors + results.errors.count());

@@ -21,6 +21,7 @@ pub mod execute;
 mod finalize;
 mod group_snapshots;
 mod hooks;
+mod kube_events;
 pub mod observer;
 mod operations;
 mod pod_volumes;

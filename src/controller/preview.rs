@@ -111,7 +111,7 @@ impl Wanted {
         let unavailable = |message: String| Error::new(Code::Unavailable, message);
         let location = executor.stores.open(&executor.records, &source.location).await.map_err(unavailable)?;
         let (job, _) = executor.job(&restore, &source, &location, &backup).await.map_err(unavailable)?;
-        let archive = executor.download(&location, &backup, &job, &stop).await.map_err(|error| match error {
+        let archive = executor.download(&location, &backup, &job, || (), &stop).await.map_err(|error| match error {
             archive::Error::Cancelled => unavailable("the service is shutting down: try again in a moment".to_owned()),
             archive::Error::Source(error) => unavailable(format!("download backup {backup}: {}", error_chain(&error))),
             damage => Error::new(Code::FailedPrecondition, format!("read backup {backup}: {}", error_chain(&damage))),

@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use super::conclude::Conclusion;
 use super::execute::Executor;
 use super::operations::{self, Counts, Look};
-use super::{status, upload};
+use super::status;
+use super::upload::Uploads;
 use crate::engine::DataDownloads;
 use crate::engine::events::{Event, Events};
 use crate::engine::operations::{Operations, Progress};
@@ -154,6 +155,9 @@ impl Wait<'_> {
             // Other changes stay in memory, as in Velero: whoever takes this up again asks anew.
             if failed || over || !self.uploaded {
                 self.uploaded = outside.upload(self.operations, self.results).await;
+                if over && !self.uploaded && stop.is_cancelled() {
+                    return Waited::Stopped;
+                }
             } else {
                 outside.keep(self.operations).await;
             }
@@ -241,17 +245,22 @@ impl Outside for Written<'_> {
     }
 
     async fn upload(&self, operations: &[ItemOperation], results: &Results) -> bool {
-        let (location, name) = (&self.conclusion.location, &self.conclusion.name);
-        upload::put_results(location, name, results).await;
+        let (location, name) = (&self.conclusion.location, self.conclusion.name.as_str());
+        let once = Uploads { location, restore: name, events: &**self.followed, patient: false, stop: self.stop };
+        // Those that run are asked again soon, and uploaded with what came to pass by then. The last state has no next
+        // time, so it is there before the next phase.
+        let is_last = operations::running(operations).is_empty();
+        let uploads = Uploads { patient: is_last, ..once };
+        let are_results_there = uploads.results(results).await.is_ok();
         // Held meanwhile, so that whoever answers a DownloadRequest does not put an older state over this one.
         let held = self.executor.unsaved.hold(name).await;
-        let is_uploaded = upload::put_item_operations(location, name, operations).await;
-        if is_uploaded {
-            held.saved()
-        } else {
-            held.keep(operations.to_vec())
+        if once.operations(operations).await.is_ok() {
+            held.saved();
+            return are_results_there;
         }
-        is_uploaded
+        held.keep(operations.to_vec());
+        // Not held for as long as the location is down: whoever answers puts the same last state there.
+        is_last && uploads.operations(operations).await.is_ok() && are_results_there
     }
 
     async fn keep(&self, operations: &[ItemOperation]) {

@@ -16,7 +16,9 @@ use tokio_util::task::TaskTracker;
 use super::conclude::Conclusion;
 use super::decide::{Step, decide, phase_of};
 use super::execute::Executor;
+use super::kube_events::{self, Begin};
 use super::{check, deletion, source, status};
+use crate::engine::events::LogLevel;
 use crate::model::{Phase, RestoreName};
 use crate::telemetry::metrics::RestoreEvent;
 use crate::velero::Restore;
@@ -24,6 +26,10 @@ use crate::velero::restore::FINALIZER;
 
 /// Pause before a step that failed is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
+
+/// First line in the log of a restore that is run again.
+const RUN_AGAIN: &str = "the restore is run again from its beginning, as the service was restarted before it was done: the \
+     log and the findings of the earlier run are lost, and what that run created exists already";
 
 /// How the controller behaves.
 #[derive(Clone, Debug)]
@@ -442,6 +448,7 @@ impl Controller {
         let (source, errors) = check::check(&self.executor.records, &mut spec, timeout).await;
         let (Some(source), true) = (source, errors.is_empty()) else {
             tracing::info!(restore = name, ?errors, "the Restore is not valid");
+            kube_events::refused(&self.executor, restore, &errors);
             let patch = status::failed_validation(&spec, &errors);
             self.executor.write_end(&name, &patch, stop).await;
             self.executor.metrics.restore(RestoreEvent::Attempt, &spec.schedule_name);
@@ -455,6 +462,7 @@ impl Controller {
             Ok(accepted) => {
                 self.executor.metrics.restore(RestoreEvent::Attempt, &spec.schedule_name);
                 self.restores.remember(accepted.clone());
+                self.tell(&accepted, Begin::Started);
                 self.execute(&accepted, &source, stop).await
             }
             Err(error) => {
@@ -473,7 +481,13 @@ impl Controller {
         let name = restore.name_any();
         tracing::info!(restore = name, "found in progress; taking it up again");
         match source::fetch(&self.executor.records, &restore.spec.backup_name).await {
-            Ok(source) => self.execute(restore, &source, stop).await,
+            Ok(source) => {
+                self.tell(restore, Begin::Resumed);
+                if let Some(followed) = self.executor.follow(&name) {
+                    followed.log(LogLevel::Warning, "controller", RUN_AGAIN);
+                }
+                self.execute(restore, &source, stop).await
+            }
             Err(error) => {
                 tracing::warn!(restore = name, error, "the backup of a running restore cannot be read; trying again");
                 Turn::Again
@@ -481,9 +495,17 @@ impl Controller {
         }
     }
 
+    /// Has Events tell of this restore from here on.
+    fn tell(&self, restore: &Restore, begin: Begin) {
+        if let Some(followed) = self.executor.follow(&restore.name_any()) {
+            kube_events::follow(&self.executor, restore, followed, begin);
+        }
+    }
+
     /// Takes up what a process that has ended left to conclude: tried until its files can be read.
     async fn conclude_again(&self, restore: &Restore, place: Concluding) {
         self.count();
+        self.tell(restore, Begin::Resumed);
         let stop = &place.ending.give_up;
         while let Err(error) = self.executor.conclude_again(restore, stop).await {
             tracing::warn!(restore = restore.name_any(), error, "a restore could not be concluded; trying again");

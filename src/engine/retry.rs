@@ -38,6 +38,12 @@ impl Backoff {
         if let Some(asked) = error.retry_after {
             return asked.min(Duration::from_secs(60));
         }
+        self.delay(after_try, random)
+    }
+
+    /// The same where nobody asks for anything, such as a backup location.
+    #[must_use]
+    pub fn delay(&self, after_try: u32, random: u32) -> Duration {
         let doubled = self.first.saturating_mul(1_u32.checked_shl(after_try.saturating_sub(1)).unwrap_or(u32::MAX));
         let longest = doubled.min(self.longest);
         longest.mul_f64(0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX))

@@ -184,7 +184,7 @@ pub struct Progress {
     pub started_at: Option<Timestamp>,
     /// Seconds since then, until the end.
     pub elapsed_seconds: f64,
-    /// When an item was last finished, or a stage entered.
+    /// When an item was last finished, a stage entered, or a piece of the backup came.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_progress_at: Option<Timestamp>,
     /// Estimated time left; absent when it cannot be known.

@@ -18,7 +18,7 @@ use super::subscription::Subscription;
 use super::table::ItemPage;
 use super::tracker::{STALL, Tracker};
 use crate::engine::events::{Event, Events, LogLevel};
-use crate::model::{Finding, ItemFilter, ItemId, ItemState, Messages, Phase, Progress, Results, Severity};
+use crate::model::{Finding, ItemFilter, ItemId, ItemState, Messages, Phase, Progress, Results, Severity, Stage};
 
 /// How progress is published and kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,6 +186,12 @@ impl RestoreProgress {
         self.tracker().phase().is_terminal()
     }
 
+    /// The stages that were entered, in order, also those that no value was published in.
+    #[must_use]
+    pub fn stages_entered(&self) -> Vec<Stage> {
+        self.tracker().stages_entered().to_vec()
+    }
+
     /// How many items are known.
     #[must_use]
     pub fn known_items(&self) -> u64 {
@@ -219,6 +225,11 @@ impl RestoreProgress {
         self.tracker().set_phase(phase, self.clock.now());
         self.publish();
         self.wake.notify_one();
+    }
+
+    /// Something came along that is no event, such as a piece of the backup: this is no stall. It costs a lock.
+    pub fn moved(&self) {
+        self.tracker().moved(self.clock.now());
     }
 
     /// When the run began, where the Restore says so.

@@ -43,6 +43,8 @@ pub struct Tracker {
     clock: Timestamp,
     phase: Phase,
     stage: Stage,
+    /// The stages it was in, this one included.
+    entered: Vec<Stage>,
     table: Table,
     stages: BTreeMap<Stage, Counts>,
     added: u64,
@@ -83,6 +85,7 @@ impl Tracker {
             clock: Timestamp::MIN,
             phase: Phase::New,
             stage: Stage::Queued,
+            entered: Vec::new(),
             table: Table::default(),
             stages: BTreeMap::new(),
             added: 0,
@@ -147,6 +150,14 @@ impl Tracker {
         self.phase = phase;
         if phase == Phase::InProgress {
             self.started_at.get_or_insert(now);
+        }
+    }
+
+    /// Something came along that is no event, such as a piece of the backup.
+    pub fn moved(&mut self, now: Timestamp) {
+        let now = self.observe(now);
+        if !self.phase.is_terminal() {
+            self.last_progress_at = Some(now);
         }
     }
 
@@ -290,6 +301,12 @@ impl Tracker {
         self.phase
     }
 
+    /// The stages that were entered, in order, also those that no value was published in.
+    #[must_use]
+    pub fn stages_entered(&self) -> &[Stage] {
+        &self.entered
+    }
+
     /// Whether the run has begun and not ended, so that time passes for it.
     #[must_use]
     pub fn is_running(&self) -> bool {
@@ -346,6 +363,7 @@ impl Tracker {
             return;
         }
         self.stage = stage;
+        self.entered.push(stage);
         self.last_progress_at = Some(now);
         if matches!(stage, Stage::CustomResourceDefinitions | Stage::Items) {
             self.rate.restart(now.as_millisecond());
@@ -427,7 +445,8 @@ impl Tracker {
         }
     }
 
-    /// The waits that were announced; without any, the items being worked on, the oldest first.
+    /// The waits that were announced; without any, the items being worked on, the oldest first; without these, what the
+    /// stage is about, so that no stall goes without a name.
     fn waiting_for(&self) -> Vec<Waiting> {
         if !self.waits.is_empty() {
             return self.waits.iter().take(MAX_WAITS).map(|(waiting, _)| waiting.clone()).collect();
@@ -438,8 +457,23 @@ impl Tracker {
             let object = self.table.key(id)?.to_string();
             Some(Waiting { object, request: "restore".to_owned(), reason: None })
         };
-        items.into_iter().filter_map(waiting).take(MAX_WAITS).collect()
+        let items: Vec<Waiting> = items.into_iter().filter_map(waiting).take(MAX_WAITS).collect();
+        if items.is_empty() { vec![nameless(self.stage)] } else { items }
     }
+}
+
+/// What a stage waits for where nobody announced anything.
+fn nameless(stage: Stage) -> Waiting {
+    let (object, request) = match stage {
+        Stage::Queued => ("queue", "have its turn"),
+        Stage::Collecting => ("backup", "read it from its location"),
+        Stage::CustomResourceDefinitions | Stage::Items => ("items", "begin the next ones"),
+        Stage::Volumes => ("volumes", "fill them"),
+        Stage::PluginOperations => ("operations", "ask how far they are"),
+        Stage::Hooks => ("hooks", "run them"),
+        Stage::Finalizing | Stage::Done => ("restore", "wrap it up"),
+    };
+    Waiting { object: object.to_owned(), request: request.to_owned(), reason: None }
 }
 
 /// Phases in the order they follow each other; some stand side by side.

@@ -20,6 +20,7 @@ use super::{BackupStore, Error, ObjectStream};
 pub struct Probe {
     inner: Arc<dyn BackupStore>,
     failures: AtomicU32,
+    refuses: bool,
     delay: Duration,
     calls: Mutex<BTreeMap<&'static str, usize>>,
 }
@@ -28,7 +29,7 @@ impl Probe {
     /// Counts only.
     #[must_use]
     pub fn new(inner: Arc<dyn BackupStore>) -> Self {
-        Self { inner, failures: AtomicU32::new(0), delay: Duration::ZERO, calls: Mutex::default() }
+        Self { inner, failures: AtomicU32::new(0), refuses: false, delay: Duration::ZERO, calls: Mutex::default() }
     }
 
     /// Fails the next `count` calls with a passing error.
@@ -36,6 +37,12 @@ impl Probe {
     pub fn failing(self, count: u32) -> Self {
         self.failures.store(count, Ordering::Relaxed);
         self
+    }
+
+    /// Refuses the next `count` calls for good.
+    #[must_use]
+    pub fn refusing(self, count: u32) -> Self {
+        Self { refuses: true, ..self.failing(count) }
     }
 
     /// Waits so long before each call.
@@ -57,6 +64,9 @@ impl Probe {
         }
         let less_one = |left: u32| left.checked_sub(1);
         match self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less_one) {
+            Ok(_) if self.refuses => {
+                Err(Error::Denied { key: key.to_owned(), source: "made to fail by a test".into() })
+            }
             Ok(_) => Err(Error::Transient { key: key.to_owned(), source: "made to fail by a test".into() }),
             Err(_) => Ok(&*self.inner),
         }

@@ -155,7 +155,7 @@ pub(super) struct Progress {
     started_at: Option<String>,
     /// Seconds since then, until the end.
     elapsed_seconds: f64,
-    /// When an item was last finished, or a stage entered.
+    /// When an item was last finished, a stage entered, or a piece of the backup came.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     last_progress_at: Option<String>,

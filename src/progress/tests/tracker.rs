@@ -423,6 +423,28 @@ fn an_end_before_time_leaves_no_item_pending() {
 }
 
 #[test]
+fn a_stall_has_a_name_also_where_nobody_announced_a_wait() {
+    let mut tracker = Tracker::new(Duration::from_secs(30));
+    tracker.set_phase(Phase::InProgress, at(0));
+    tracker.apply(&Event::Stage(Stage::Collecting), at(0));
+    assert!(tracker.snapshot(at(29)).waiting_for.is_empty());
+    let waiting = tracker.snapshot(at(30)).waiting_for;
+    assert_eq!((waiting.len(), &*waiting[0].object, &*waiting[0].request), (1, "backup", "read it from its location"));
+    tracker.moved(at(31));
+    assert!(tracker.snapshot(at(60)).waiting_for.is_empty(), "a backup that comes piece by piece is no stall");
+    assert_eq!(tracker.snapshot(at(61)).waiting_for.len(), 1);
+}
+
+#[test]
+fn the_stages_that_were_entered_are_known_in_order_and_once() {
+    let mut tracker = Tracker::default();
+    for stage in [Stage::Collecting, Stage::Items, Stage::Items, Stage::Collecting, Stage::Finalizing, Stage::Done] {
+        tracker.apply(&Event::Stage(stage), at(0));
+    }
+    assert_eq!(tracker.stages_entered(), [Stage::Collecting, Stage::Items, Stage::Finalizing]);
+}
+
+#[test]
 fn rate_and_time_left_show_in_the_items_stage_and_vanish_with_a_stall() {
     let mut tracker = running(1_000);
     for id in 0..200_u32 {

@@ -13,6 +13,8 @@ mod doors;
 mod downloads;
 mod group_snapshots;
 mod hooks;
+mod kube_events;
+mod last_word;
 mod observe;
 mod operations;
 mod plan;

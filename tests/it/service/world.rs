@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use flate2::Compression;
 use flate2::read::GzDecoder;
@@ -61,27 +62,37 @@ enum Store {
 impl World {
     /// The sandbox, with backups in a folder.
     pub(super) async fn sandbox() -> Self {
+        let store = tempfile::tempdir().unwrap();
+        let location = json!({
+            "provider": "filesystem", "default": true, "config": {"path": store.path()},
+            "objectStorage": {"bucket": ""},
+        });
+        let world = Self::sandbox_with(Store::Folder(store)).await;
+        world.create_location(location).await;
+        world
+    }
+
+    /// The sandbox, with backups in an S3 bucket.
+    pub(super) async fn sandbox_with_bucket() -> Self {
+        let s3 = S3Server::start(&[BUCKET]);
+        let location = location_of(&s3);
+        let world = Self::sandbox_with(Store::S3(s3)).await;
+        world.create_credentials().await;
+        world.create_location(location).await;
+        world
+    }
+
+    async fn sandbox_with(store: Store) -> Self {
         let mut crds: Vec<Value> =
             reprise::velero::crds().iter().map(|crd| serde_json::to_value(crd).unwrap()).collect();
         // Without this kind every restore ends with a warning (restore-semantics 5.14 step 4).
         let group_snapshots = support::tests_dir().join("conformance/vgsc-crd.yaml");
         crds.push(serde_yaml_ng::from_str(&std::fs::read_to_string(group_snapshots).unwrap()).unwrap());
         let sandbox = Sandbox::try_new(sandbox::Options { crds, ..sandbox::Options::default() }).unwrap();
-        let store = tempfile::tempdir().unwrap();
-        let location = json!({
-            "provider": "filesystem", "default": true, "config": {"path": store.path()},
-            "objectStorage": {"bucket": ""},
-        });
-        let world = Self {
-            client: sandbox.client(),
-            namespace: "velero".to_owned(),
-            store: Store::Folder(store),
-            _namespace: None,
-            cluster: None,
-        };
+        let world =
+            Self { client: sandbox.client(), namespace: "velero".to_owned(), store, _namespace: None, cluster: None };
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "velero"}});
         world.create("/api/v1/namespaces", &namespace).await;
-        world.create_location(location).await;
         world
     }
 
@@ -92,11 +103,7 @@ impl World {
         let client = cluster.client().await;
         let namespace = support::namespace(&client, &format!("velero-{subject}")).await;
         let s3 = S3Server::start(&[BUCKET]);
-        let location = json!({
-            "provider": "aws", "default": true, "objectStorage": {"bucket": BUCKET},
-            "config": {"region": "us-east-1", "s3ForcePathStyle": "true", "s3Url": s3.url()},
-            "credential": {"name": "credentials", "key": "cloud"},
-        });
+        let location = location_of(&s3);
         let world = Self {
             client,
             namespace: namespace.name().to_owned(),
@@ -104,13 +111,25 @@ impl World {
             _namespace: Some(namespace),
             cluster: Some(cluster),
         };
+        world.create_credentials().await;
+        world.create_location(location).await;
+        Some(world)
+    }
+
+    async fn create_credentials(&self) {
         let secret = json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "credentials"},
             "stringData": {"cloud": S3Server::credentials_file()},
         });
-        world.create(&format!("/api/v1/namespaces/{}/secrets", world.namespace), &secret).await;
-        world.create_location(location).await;
-        Some(world)
+        self.create(&format!("/api/v1/namespaces/{}/secrets", self.namespace), &secret).await;
+    }
+
+    /// Switches the S3 server of the bucket off and on.
+    pub(super) fn bucket_is_away(&self) -> Arc<AtomicBool> {
+        match &self.store {
+            Store::Folder(_) => panic!("a folder is always there"),
+            Store::S3(s3) => s3.away(),
+        }
     }
 
     async fn create_location(&self, spec: Value) {
@@ -281,11 +300,21 @@ impl World {
             limits: archive::Limits::default(),
             default_item_operation_timeout: "4h0m0s".to_owned(),
             item_operation_sync_frequency: std::time::Duration::from_secs(10),
+            stall_after: reprise::progress::STALL,
             download_requests: false,
             observe: false,
             environment: BTreeMap::new(),
         }
     }
+}
+
+/// The location of the bucket.
+fn location_of(s3: &S3Server) -> Value {
+    json!({
+        "provider": "aws", "default": true, "objectStorage": {"bucket": BUCKET},
+        "config": {"region": "us-east-1", "s3ForcePathStyle": "true", "s3Url": s3.url()},
+        "credential": {"name": "credentials", "key": "cloud"},
+    })
 }
 
 fn walk(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
@@ -32,6 +33,7 @@ pub(crate) struct S3Server {
     address: SocketAddr,
     certificate: Option<String>,
     store: Arc<Store>,
+    away: Arc<AtomicBool>,
     stop: CancellationToken,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -62,7 +64,8 @@ impl S3Server {
         let mut service = S3ServiceBuilder::new(Shared(Arc::clone(&store)));
         service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
         let service = service.build();
-        let stopped = stop.clone();
+        let (stopped, away) = (stop.clone(), Arc::new(AtomicBool::new(false)));
+        let is_away = Arc::clone(&away);
         let thread = std::thread::Builder::new()
             .name("s3".to_string())
             .spawn(move || {
@@ -77,7 +80,18 @@ impl S3Server {
                                 Err(_) => continue,
                             },
                         };
-                        let (service, acceptor) = (service.clone(), acceptor.clone());
+                        let (service, is_away, acceptor) = (service.clone(), Arc::clone(&is_away), acceptor.clone());
+                        let service = hyper::service::service_fn(move |request| {
+                            let (service, is_away) = (service.clone(), is_away.load(Ordering::Relaxed));
+                            async move {
+                                if is_away {
+                                    // The connection is cut without an answer.
+                                    return Err(std::io::Error::other("away"));
+                                }
+                                let answer = hyper::service::Service::call(&service, request).await;
+                                answer.map_err(|error| std::io::Error::other(format!("{error:?}")))
+                            }
+                        });
                         tokio::spawn(async move {
                             let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
                             // A client that goes away in mid-request, or does not trust us, is its own business.
@@ -93,7 +107,7 @@ impl S3Server {
                 });
             })
             .expect("a thread for the S3 server");
-        Self { address, certificate, store, stop, thread: Some(thread) }
+        Self { address, certificate, store, away, stop, thread: Some(thread) }
     }
 
     /// `http://127.0.0.1:<port>`, or `https` where the server speaks TLS.
@@ -105,6 +119,11 @@ impl S3Server {
     /// The certificate of a server that speaks TLS, PEM.
     pub(crate) fn certificate(&self) -> &str {
         self.certificate.as_deref().expect("a server that speaks TLS")
+    }
+
+    /// Goes away (every connection breaks off) while the value is `true`.
+    pub(crate) fn away(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.away)
     }
 
     /// Makes a bucket; one that is there stays as it is.
