@@ -90,6 +90,11 @@ impl Client {
         Ok(decode::restore(answer.into_inner())?)
     }
 
+    pub(super) async fn cancel(&self, request: pb::CancelRestoreRequest) -> anyhow::Result<RestoreView> {
+        let answer = self.inner.clone().cancel_restore(request).await.map_err(|status| told(&status))?;
+        Ok(decode::restore(answer.into_inner())?)
+    }
+
     /// All Restores, page by page.
     pub(super) async fn list(&self) -> anyhow::Result<Vec<RestoreView>> {
         let mut found = Vec::new();

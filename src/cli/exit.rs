@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use crate::model::Phase;
+use crate::model::{Cancellation, Phase};
+use crate::service::RestoreView;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub enum Exit {
     PartiallyFailed,
     /// The restore failed, or its specification was refused: 4.
     Failed,
+    /// The restore was cancelled: 5.
+    Cancelled,
     /// Stopped by Ctrl-C while only looking on: 130, as shells have it.
     Interrupted,
 }
@@ -38,6 +41,13 @@ impl Exit {
         }
     }
 
+    /// The exit code of a restore that ended like this.
+    #[must_use]
+    pub fn of_view(view: &RestoreView) -> Self {
+        let is_cancelled = view.failure_reason.as_deref().is_some_and(Cancellation::is_told_by);
+        if view.phase == Phase::Failed && is_cancelled { Self::Cancelled } else { Self::of(view.phase) }
+    }
+
     /// The number.
     #[must_use]
     pub const fn code(self) -> u8 {
@@ -47,6 +57,7 @@ impl Exit {
             Self::Usage => 2,
             Self::PartiallyFailed => 3,
             Self::Failed => 4,
+            Self::Cancelled => 5,
             Self::Interrupted => 130,
         }
     }

@@ -3,6 +3,7 @@
 //! What a command prints goes to standard output, what it says about itself to standard error.
 
 mod archive_flags;
+mod cancel;
 mod client;
 mod decode;
 mod demo;
@@ -60,6 +61,18 @@ Exit codes:
   2    the command line makes no sense
   3    the restore partially failed
   4    the restore failed, or its specification was refused
+  5    the restore was cancelled
+  130  no longer watching, because of Ctrl-C";
+
+/// The end of the help of `cancel`.
+const CANCEL_EXIT_CODES: &str = "\
+Exit codes:
+  0    the restore is told to stop; with --wait: it had completed before it was
+  1    an error, such as a restore that has ended or is not there
+  2    the command line makes no sense
+  3    with --wait: the restore partially failed before it was told
+  4    with --wait: the restore failed before it was told
+  5    with --wait: the restore was cancelled
   130  no longer watching, because of Ctrl-C";
 
 /// The end of the help of `plan`.
@@ -86,6 +99,11 @@ enum RestoreCommand {
     /// A bar on a terminal, lines in a pipe, events as JSON with -o json. Comes back by itself when the connection breaks.
     #[command(after_help = EXIT_CODES)]
     Watch(remote::NameArgs),
+    /// Cancel a restore, in whatever phase it is
+    ///
+    /// Items in flight are finished and others skipped; what was restored stays.
+    #[command(after_help = CANCEL_EXIT_CODES)]
+    Cancel(cancel::CancelArgs),
     /// List the items of a restore and what became of each
     Items(remote::ItemsArgs),
     /// Print the warnings and errors of a restore
@@ -138,6 +156,7 @@ impl Command {
                 RestoreCommand::Get(args) => remote::get(args).await,
                 RestoreCommand::List(args) => remote::list(args).await,
                 RestoreCommand::Watch(args) => remote::watch(args, &stop).await,
+                RestoreCommand::Cancel(args) => cancel::cancel(args, &stop).await,
                 RestoreCommand::Items(args) => remote::items(args).await,
                 RestoreCommand::Results(args) => remote::results(args).await,
                 RestoreCommand::Logs(args) => remote::logs(args, &stop).await,
@@ -184,5 +203,12 @@ mod tests {
         use crate::model::Phase;
         let codes = [Phase::Completed, Phase::PartiallyFailed, Phase::Failed, Phase::FailedValidation];
         assert_eq!(codes.map(|phase| Exit::of(phase).code()), [0, 3, 4, 4]);
+        let failed = |reason: &str| crate::service::RestoreView {
+            phase: Phase::Failed,
+            failure_reason: Some(reason.to_owned()),
+            ..testing::view()
+        };
+        assert_eq!(Exit::of_view(&failed("cancelled by alice after 3 of 9 items")).code(), 5);
+        assert_eq!(Exit::of_view(&failed("error downloading backup: gone")).code(), 4);
     }
 }

@@ -150,7 +150,12 @@ pub(super) async fn watch(args: NameArgs, stop: &CancellationToken) -> anyhow::R
     follow(&client, &args.name, args.output, stop).await
 }
 
-async fn follow(client: &Client, name: &str, output: OutputArgs, stop: &CancellationToken) -> anyhow::Result<Exit> {
+pub(super) async fn follow(
+    client: &Client,
+    name: &str,
+    output: OutputArgs,
+    stop: &CancellationToken,
+) -> anyhow::Result<Exit> {
     let exit = watch::watch(client, name, &mut Display::new(output.output), stop).await?;
     if exit == Exit::Interrupted {
         let server = client.server();

@@ -48,7 +48,7 @@ pub(super) async fn watch(
     if !display.is_json() {
         tell(client, &view).await?;
     }
-    Ok(Exit::of(view.phase))
+    Ok(Exit::of_view(&view))
 }
 
 /// Prints what a restore came to.

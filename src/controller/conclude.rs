@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::decide::phase_of;
 use super::execute::Executor;
+use super::halt::Halt;
 use super::operations::{self, Counts};
 use super::stores::OpenLocation;
 use super::upload::{Unfiled, Uploads};
@@ -48,25 +49,25 @@ pub(super) struct Place {
 /// A restore whose items are done, with all that its end needs. Not to be cloned: it may hold what exists once, such as
 /// the hooks that still run.
 pub(super) struct Conclusion {
-    restore: Restore,
-    followed: Arc<RestoreProgress>,
-    place: Place,
-    report: Report,
+    pub(super) restore: Restore,
+    pub(super) followed: Arc<RestoreProgress>,
+    pub(super) place: Place,
+    pub(super) report: Report,
     /// The exec hooks that still run.
-    exec_hooks: ExecHooks,
+    pub(super) exec_hooks: ExecHooks,
     /// What the backup tells of its volumes.
     volumes: Vec<BackupVolumeInfo>,
     /// The asynchronous operations that its item actions started.
-    operations: Vec<ItemOperation>,
-    /// Whether its files are uploaded and its counts written, so that it is in a phase that waits.
-    is_filed: bool,
+    pub(super) operations: Vec<ItemOperation>,
     /// Whether the uploaded list of operations is this one.
     is_list_uploaded: bool,
     /// The warnings and errors that are counted in the status, or will be.
-    results: Results,
+    pub(super) results: Results,
     /// Warnings and errors that are counted in the status and in no file; see [`finalize::counted`].
-    unfiled: (usize, usize),
-    begun: Instant,
+    pub(super) unfiled: (usize, usize),
+    /// Whether log and files are uploaded and the counts written, so that it is in a phase that waits.
+    pub(super) is_filed: bool,
+    pub(super) begun: Instant,
 }
 
 impl Conclusion {
@@ -79,11 +80,11 @@ impl Conclusion {
             followed: Arc::clone(followed),
             place: Place::of(restore, location),
             operations: operations.into_iter().map(|operation| operations::started(operation, restore)).collect(),
-            is_filed: false,
             is_list_uploaded: false,
             results: std::mem::take(&mut report.results),
             exec_hooks: std::mem::take(&mut report.exec_hooks),
             unfiled: (0, 0),
+            is_filed: false,
             report,
             volumes,
             begun,
@@ -115,20 +116,26 @@ impl Executor {
     /// The first part, while it is still the restore's turn: the last progress, pod volumes, one look at each operation.
     ///
     /// # Cancellation
-    /// `None` when `stop` fires while pod volumes are filled: the Restore is left `InProgress`, to be taken up again.
-    pub(super) async fn settle(&self, mut conclusion: Conclusion, stop: &CancellationToken) -> Option<Conclusion> {
+    /// `None` when it is given up while pod volumes are filled: the Restore is left `InProgress`, to be taken up again. One that
+    /// is cancelled goes on to [`Self::conclude`], which ends it: the next restore need not wait for that.
+    pub(super) async fn settle(&self, mut conclusion: Conclusion, halt: &Halt) -> Option<Conclusion> {
         let Conclusion { restore, followed, place, report, operations, results, .. } = &mut conclusion;
         let Place { name, .. } = &*place;
+        let stop = halt.given_up();
         followed.close();
         if report.planned {
             let restored = u64::try_from(report.restored).unwrap_or(u64::MAX);
             self.records.patch_for_good(name, &status::progress(restored, restored), stop).await;
         }
-        if !report.wait_for_pod_volumes().await {
+        let is_filled = report.wait_for_pod_volumes().await;
+        results.append(std::mem::take(&mut report.results));
+        if halt.cause().is_some() {
+            return Some(conclusion);
+        }
+        if !is_filled {
             tracing::info!(restore = name, "stopped while pod volumes are filled; the next start goes on with them");
             return None;
         }
-        results.append(std::mem::take(&mut report.results));
         if !operations.is_empty() {
             followed.emit(Event::Stage(Stage::PluginOperations));
             let port = self.operations_of(restore.metadata.uid.as_deref().unwrap_or_default());
@@ -179,21 +186,23 @@ impl Executor {
         };
         self.records.patch_for_good(name, &status::after_items(phase, warnings, errors, counts), stop).await;
         followed.set_phase(phase);
+        conclusion.is_filed = true;
         true
     }
 
     /// What is left when it is no longer the restore's turn: its files, all that is waited for, and the terminal phase.
     ///
     /// # Cancellation
-    /// When `stop` fires, because the service goes down or the Restore is deleted, the Restore is left in the phase it is
-    /// in, from where [`Self::conclude_again`] goes on, or another run where that is `InProgress`.
-    pub(super) async fn conclude(&self, mut conclusion: Conclusion, stop: &CancellationToken) {
-        if !conclusion.is_filed && !self.file(&mut conclusion, stop).await {
+    /// When it is given up, because the service goes down or the Restore is gone, the Restore is left in the phase it is in,
+    /// from where [`Self::conclude_again`] goes on, or another run where that is `InProgress`. When it is cancelled, it is ended.
+    pub(super) async fn conclude(&self, mut conclusion: Conclusion, halt: &Halt) {
+        let stop = halt.given_up();
+        if !conclusion.is_filed && halt.cause().is_none() && !self.file(&mut conclusion, stop).await {
             return;
         }
         let phase = conclusion.followed.latest().phase;
         if is_waiting(phase) {
-            match self.await_operations(&mut conclusion, stop).await {
+            match self.await_operations(&mut conclusion, halt).await {
                 Waited::Over => {}
                 Waited::BackupGone => {
                     let phase = Phase::FinalizingPartiallyFailed;
@@ -203,40 +212,39 @@ impl Executor {
                         .end_without_backup(&conclusion.restore, &conclusion.followed, conclusion.begun, stop)
                         .await;
                 }
-                Waited::Stopped => return,
+                Waited::Stopped => {}
             }
         }
-        let Conclusion {
-            restore,
-            followed,
-            place,
-            report,
-            exec_hooks,
-            volumes,
-            operations,
-            results,
-            unfiled,
-            begun,
-            ..
-        } = conclusion;
+        if halt.work().is_cancelled() {
+            if let Some(cause) = halt.cause() {
+                Box::pin(self.end_cancelled(conclusion, cause, halt)).await;
+            }
+            return;
+        }
+        let exec_hooks = std::mem::take(&mut conclusion.exec_hooks);
+        let Conclusion { restore, followed, place, report, volumes, operations, results, unfiled, begun, .. } =
+            &mut conclusion;
         followed.emit(Event::Stage(hooks::stage(&exec_hooks)));
         let finalizing = finalize::Finalizing {
-            restore: &restore,
+            restore,
             location: &place.location,
-            volumes: &volumes,
+            volumes,
             resource_list: &report.resource_list,
-            operations: &operations,
-            unfiled,
+            operations,
+            unfiled: *unfiled,
         };
-        finalize::finalize(self, &finalizing, results, exec_hooks, &followed, stop).await;
-        self.count(&restore, &followed.latest(), begun.elapsed());
+        if finalize::finalize(self, &finalizing, results, exec_hooks, followed, halt).await {
+            self.count(restore, &followed.latest(), begun.elapsed());
+        } else if let Some(cause) = halt.cause() {
+            Box::pin(self.end_cancelled(conclusion, cause, halt)).await;
+        }
     }
 
     /// Concludes a restore whose items were done by a process that has ended, from the files that it uploaded.
     ///
     /// # Errors
     /// A message, when the location cannot be read now.
-    pub(super) async fn conclude_again(&self, restore: &Restore, stop: &CancellationToken) -> Result<(), String> {
+    pub(super) async fn conclude_again(&self, restore: &Restore, halt: &Halt) -> Result<(), String> {
         let Some(name) = restore.metadata.name.as_deref() else { return Ok(()) };
         let Some(followed) = self.follow(name) else { return Ok(()) };
         let status = restore.status.clone().unwrap_or_default();
@@ -247,7 +255,10 @@ impl Executor {
             followed.set_phase(phase);
         }
         let Some(source) = source::find(&self.records, &restore.spec.backup_name).await? else {
-            self.end_without_backup(restore, &followed, Instant::now(), stop).await;
+            match halt.cause() {
+                Some(cause) => self.end_unopened(restore, cause, Instant::now(), halt).await,
+                None => self.end_without_backup(restore, &followed, Instant::now(), halt.given_up()).await,
+            }
             return Ok(());
         };
         let location = self.stores.open(&self.records, &source.location).await?;
@@ -286,12 +297,12 @@ impl Executor {
             followed,
             volumes,
             operations,
-            is_filed: true,
             is_list_uploaded: true,
+            is_filed: true,
             results,
             begun: Instant::now(),
         };
-        self.conclude(conclusion, stop).await;
+        self.conclude(conclusion, halt).await;
         Ok(())
     }
 

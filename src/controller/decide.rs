@@ -1,5 +1,6 @@
 //! What is to be done with a Restore, as a plain function of what it looks like.
 
+use super::cancel;
 use crate::model::Phase;
 use crate::velero::Restore;
 use crate::velero::restore::FINALIZER;
@@ -17,6 +18,8 @@ pub enum Step {
     Resume,
     /// Its items are done; what its operations, volumes and hooks come to is awaited, beside the queue.
     Conclude,
+    /// It is to be cancelled: stop what runs of it, and end it.
+    Cancel,
     /// Nothing.
     Leave,
 }
@@ -33,6 +36,7 @@ pub fn decide(restore: &Restore) -> Step {
         return Step::AddFinalizer;
     }
     match phase_of(restore) {
+        Some(phase) if !phase.is_terminal() && cancel::wanted(restore).is_some() => Step::Cancel,
         Some(Phase::New) => Step::Run,
         Some(Phase::InProgress) => Step::Resume,
         Some(
@@ -90,6 +94,28 @@ mod tests {
         ] {
             assert_eq!(decide(&restore(with_finalizer.clone(), phase)), step, "{phase:?}");
         }
+    }
+
+    /// velero-differences: restores-can-be-cancelled
+    #[test]
+    fn one_that_is_to_be_cancelled_is_so_in_any_phase_that_is_not_the_last() {
+        for (value, phase, step) in [
+            ("true", "New", Step::Cancel),
+            ("wrong backup", "InProgress", Step::Cancel),
+            ("", "WaitingForPluginOperations", Step::Cancel),
+            ("true", "FinalizingPartiallyFailed", Step::Cancel),
+            ("true", "Completed", Step::Leave),
+            ("true", "Failed", Step::Leave),
+            ("true", "SomethingOfTomorrow", Step::Leave),
+            ("false", "New", Step::Run),
+        ] {
+            let metadata =
+                json!({"name": "r", "finalizers": [FINALIZER], "annotations": {"reprise.dev/cancel": value}});
+            assert_eq!(decide(&restore(metadata, phase)), step, "{value:?} {phase}");
+        }
+        let being_deleted = json!({"name": "r", "finalizers": [FINALIZER], "deletionTimestamp": "2026-01-01T00:00:00Z",
+            "annotations": {"reprise.dev/cancel": "true"}});
+        assert_eq!(decide(&restore(being_deleted, "InProgress")), Step::CleanUp, "which cancels it as well");
     }
 
     /// restore-semantics 1.9

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::conclude::{Conclusion, Outcome};
+use super::halt::Halt;
 use super::records::Records;
 use super::source::Source;
 use super::stores::Stores;
@@ -61,14 +62,9 @@ impl Executor {
     /// gives what is then still to be done, which need not hold up the next restore ([`Self::conclude`]).
     ///
     /// # Cancellation
-    /// When `stop` fires (the service goes down), items in flight are finished and the Restore is left `InProgress`,
-    /// to be taken up again.
-    pub(super) async fn execute(
-        &self,
-        restore: &Restore,
-        source: &Source,
-        stop: &CancellationToken,
-    ) -> Option<Conclusion> {
+    /// When it is given up (the service goes down), items in flight are finished and the Restore is left `InProgress`, to be
+    /// taken up again. When it is cancelled, they are finished and the Restore is ended.
+    pub(super) async fn execute(&self, restore: &Restore, source: &Source, halt: &Halt) -> Option<Conclusion> {
         let name = restore.metadata.name.as_deref()?;
         let followed = self.follow(name)?;
         if let Some(started) = restore.status.as_ref().and_then(|status| status.start_timestamp.as_ref()) {
@@ -77,18 +73,22 @@ impl Executor {
         followed.set_phase(Phase::InProgress);
         followed.emit(Event::Stage(Stage::Collecting));
         let begun = std::time::Instant::now();
-        match self.run(restore, source, &followed, stop).await {
-            Ok(Some(outcome)) => {
-                return self.settle(Conclusion::new(restore, &followed, outcome, begun), stop).await;
+        match (self.run(restore, source, &followed, halt.work()).await, halt.cause()) {
+            (Ok(None), Some(cause)) => {
+                self.end_unopened(restore, cause, begun, halt).await;
+                return None;
             }
-            Ok(None) => tracing::info!(
+            (Ok(Some(outcome)), cause) if cause.is_some() || !outcome.report.cancelled => {
+                return self.settle(Conclusion::new(restore, &followed, outcome, begun), halt).await;
+            }
+            (Ok(_), _) => tracing::info!(
                 restore = name,
                 "stopped at an item boundary; the restore is taken up again at the next start"
             ),
-            Err(Fatal(reason)) => {
+            (Err(Fatal(reason)), _) => {
                 followed.log(LogLevel::Error, "controller", &reason);
                 let patch = status::failed(&reason, Timestamp::now());
-                self.write_end(name, &patch, stop).await;
+                self.write_end(name, &patch, halt.given_up()).await;
                 followed.finish(Phase::Failed, Some(reason));
             }
         }
@@ -119,6 +119,7 @@ impl Executor {
         self.hub.create(&name).ok().or_else(|| self.hub.get(name.as_str()))
     }
 
+    /// `None` when `stop` fires before the backup is known; a report says so itself.
     async fn run(
         &self,
         restore: &Restore,
@@ -127,12 +128,22 @@ impl Executor {
         stop: &CancellationToken,
     ) -> Result<Option<Outcome>, Fatal> {
         let backup = source.backup.metadata.name.clone().unwrap_or_default();
-        let location = self.stores.open(&self.records, &source.location).await.map_err(Fatal)?;
-        let (mut job, volumes) = self.job(restore, source, &location, &backup).await.map_err(Fatal)?;
+        let prepared = async {
+            let location = self.stores.open(&self.records, &source.location).await?;
+            let (job, volumes) = self.job(restore, source, &location, &backup).await?;
+            Ok((location, job, volumes))
+        };
+        let prepared = tokio::select! {
+            prepared = prepared => prepared,
+            () = stop.cancelled() => return Ok(None),
+        };
+        let (location, mut job, volumes) = prepared.map_err(Fatal)?;
         job.pod_volumes = Some(pod_volumes::options(restore, self.settings.pod_volume_timeout, followed));
         let archive = match self.download(&location, &backup, &job, || followed.moved(), stop).await {
             Ok(archive) => archive,
-            Err(archive::Error::Cancelled) => return Ok(None),
+            Err(archive::Error::Cancelled) => {
+                return Ok(Some(Outcome { location, report: Report::stopped(), volumes }));
+            }
             Err(archive::Error::Source(error)) => {
                 return Err(Fatal(format!("error downloading backup: {}", error_chain(&error))));
             }
@@ -169,9 +180,6 @@ impl Executor {
             tracing::error!(%error, "the progress writer ended unexpectedly");
         }
         let report = report.map_err(|error| Fatal(format!("error asking the API server what it serves: {error}")))?;
-        if report.cancelled {
-            return Ok(None);
-        }
         Ok(Some(Outcome { location, report, volumes }))
     }
 }

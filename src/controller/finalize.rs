@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tokio_util::sync::CancellationToken;
 
 use super::execute::Executor;
+use super::halt::Halt;
 use super::stores::OpenLocation;
 use super::upload::Uploads;
 use super::{dynamic_volumes, group_snapshots, hooks, status};
@@ -59,15 +59,15 @@ pub(super) fn unlisted(location: &OpenLocation, volumes: &[BackupVolumeInfo]) ->
 /// Wraps up, adds late findings to the uploaded results, and writes the terminal phase.
 ///
 /// # Cancellation
-/// When `stop` fires, the Restore is left in its finalizing phase, to be finalized again.
+/// `false` when it is given up or cancelled: the Restore is left in its finalizing phase, to be finalized again or ended.
 pub(super) async fn finalize(
     executor: &Executor,
     finalizing: &Finalizing<'_>,
-    mut results: Results,
+    results: &mut Results,
     exec_hooks: ExecHooks,
     followed: &Arc<RestoreProgress>,
-    stop: &CancellationToken,
-) {
+    halt: &Halt,
+) -> bool {
     let name = finalizing.restore.metadata.name.as_deref().unwrap_or_default();
     let mapping = &finalizing.restore.spec.namespace_mapping;
     let claims = dynamic_volumes::claims(finalizing.volumes, mapping, finalizing.resource_list, finalizing.operations);
@@ -82,29 +82,31 @@ pub(super) async fn finalize(
     // Side by side: neither can help or hinder the other, and both may take long.
     let ((volumes, stubs), hooks) = tokio::select! {
         found = async { tokio::join!(work, hooks::wait(exec_hooks, &**followed)) } => found,
-        () = stop.cancelled() => return,
+        () = halt.work().cancelled() => return false,
     };
     let mut late: Vec<(Finding, Reason)> = volumes.into_iter().map(|finding| (finding, Reason::Volume)).collect();
     late.extend(stubs.into_iter().map(|finding| (finding, Reason::Other)));
     late.extend(hooks.findings.into_iter().map(|finding| (finding, Reason::Other)));
     // A process that ended between the upload and the last status has filed its findings already.
-    late.retain(|(finding, _)| !is_filed(&results, finding));
+    late.retain(|(finding, _)| !is_filed(results, finding));
     if !late.is_empty() {
         for (finding, reason) in late {
             followed.emit(Event::Finding(finding.clone(), reason));
             results.add(finding);
         }
-        let events = &**followed;
+        let (events, stop) = (&**followed, halt.given_up());
         let uploads = Uploads { location: finalizing.location, restore: name, events, patient: true, stop };
-        if uploads.or_finding(uploads.results(&results).await, "results", &mut results).is_err() {
-            return;
+        if uploads.or_finding(uploads.results(results).await, "results", results).is_err() {
+            return false;
         }
     }
     let (warnings, errors) = finalizing.unfiled;
     let (warnings, errors) = (warnings + results.warnings.count(), errors + results.errors.count());
     let phase = if errors > 0 { Phase::PartiallyFailed } else { Phase::Completed };
-    executor.write_end(name, &status::ended(phase, warnings, errors, &hooks.status, Timestamp::now()), stop).await;
+    let patch = status::ended(phase, warnings, errors, &hooks.status, Timestamp::now());
+    executor.write_end(name, &patch, halt.given_up()).await;
     followed.finish(phase, None);
+    true
 }
 
 fn is_filed(results: &Results, finding: &Finding) -> bool {

@@ -10,6 +10,7 @@
 //! - A terminal phase is final; only deletion follows it.
 
 mod archive_source;
+pub mod cancel;
 pub mod check;
 mod conclude;
 pub mod convert;
@@ -20,6 +21,7 @@ mod dynamic_volumes;
 pub mod execute;
 mod finalize;
 mod group_snapshots;
+mod halt;
 mod hooks;
 mod kube_events;
 pub mod observer;

@@ -86,6 +86,16 @@ pub(super) fn running(operations: &[ItemOperation]) -> Vec<usize> {
     operations.iter().enumerate().filter(|(_, operation)| runs(operation)).map(|(place, _)| place).collect()
 }
 
+/// Those that still run have failed, for this reason: their restore has ended.
+pub(super) fn give_up(operations: &mut [ItemOperation], reason: &str) {
+    for place in running(operations) {
+        if let Some(ItemOperation { status, .. }) = operations.get_mut(place) {
+            FAILED.clone_into(&mut status.phase);
+            reason.clone_into(&mut status.error);
+        }
+    }
+}
+
 /// The operation as its action is asked about it.
 pub(super) fn asked(operation: &ItemOperation) -> Asked<'_> {
     Asked { action: &operation.spec.restore_item_action, id: &operation.spec.operation_id }

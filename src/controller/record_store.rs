@@ -7,10 +7,11 @@ use kube::ResourceExt;
 use kube::api::ObjectMeta;
 use serde_json::Value;
 
+use super::cancel;
 use super::decide::phase_of;
 use super::stores::OpenLocation;
 use super::{Records, Restores, Stores, source};
-use crate::model::{Phase, Results, error_chain};
+use crate::model::{Cancellation, Phase, Results, error_chain};
 use crate::service::records::{Record, Records as RecordsPort};
 use crate::service::{Code, CreateRestore, Error};
 use crate::storage::{self, files};
@@ -147,6 +148,19 @@ impl RecordsPort for RecordStore {
             Err(kube::Error::Api(status)) if status.code == 409 => self.existing(request).await,
             Err(error) => Err(from_kube(&error)),
         }
+    }
+
+    async fn cancel(&self, name: &str, cancellation: &Cancellation) -> Result<Record, Error> {
+        // Asked of the API server: who was first must not be overwritten because the watch is late.
+        let found = self.records.restores().get_opt(name).await.map_err(|error| from_kube(&error))?;
+        if let Some(restore) = found.filter(|restore| cancel::wanted(restore).is_some()) {
+            return Ok(self.record(&restore));
+        }
+        let patched =
+            self.records.patch(name, &cancel::patch(cancellation)).await.map_err(|error| from_kube(&error))?;
+        let record = self.record(&patched);
+        self.restores.remember(patched);
+        Ok(record)
     }
 
     async fn results(&self, name: &str) -> Result<Option<Results>, Error> {

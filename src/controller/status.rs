@@ -66,6 +66,15 @@ pub fn failed(reason: &str, now: Timestamp) -> Value {
     }})
 }
 
+/// Any phase → Failed, of a restore that was cancelled. Counts of zero are left out.
+#[must_use]
+pub(super) fn cancelled(reason: &str, warnings: usize, errors: usize, operations: Counts, now: Timestamp) -> Value {
+    let mut patch = after_items(Phase::Failed, warnings, errors, operations);
+    patch["status"]["failureReason"] = json!(reason);
+    patch["status"]["completionTimestamp"] = json!(timestamp(now));
+    patch
+}
+
 /// InProgress → a phase that waits for operations, or a finalizing one; and from one to the other. Counts of zero are left
 /// out.
 #[must_use]

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::conclude::Conclusion;
 use super::execute::Executor;
+use super::halt::Halt;
 use super::operations::{self, Counts, Look};
 use super::status;
 use super::upload::Uploads;
@@ -283,8 +284,8 @@ impl Executor {
     /// Waits until no operation of the restore runs.
     ///
     /// # Cancellation
-    /// When `stop` fires, the Restore is left in the phase it is in.
-    pub(super) async fn await_operations(&self, conclusion: &mut Conclusion, stop: &CancellationToken) -> Waited {
+    /// When it is given up or cancelled, the Restore is left in the phase it is in.
+    pub(super) async fn await_operations(&self, conclusion: &mut Conclusion, halt: &Halt) -> Waited {
         let followed = Arc::clone(conclusion.followed());
         followed.emit(Event::Stage(Stage::PluginOperations));
         let restore = conclusion.restore().clone();
@@ -298,8 +299,8 @@ impl Executor {
             every: self.item_operation_sync_frequency,
             uploaded,
         };
-        let outside = Written { executor: self, conclusion: place, followed: &followed, stop };
-        let waited = wait.until_over(&port, &outside, Timestamp::now, stop).await;
+        let outside = Written { executor: self, conclusion: place, followed: &followed, stop: halt.given_up() };
+        let waited = wait.until_over(&port, &outside, Timestamp::now, halt.work()).await;
         self.unsaved.forget(&outside.conclusion.name);
         waited
     }

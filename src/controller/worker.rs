@@ -16,10 +16,11 @@ use tokio_util::task::TaskTracker;
 use super::conclude::Conclusion;
 use super::decide::{Step, decide, phase_of};
 use super::execute::Executor;
+use super::halt::Halt;
 use super::kube_events::{self, Begin};
-use super::{check, deletion, source, status};
+use super::{cancel, check, deletion, source, status};
 use crate::engine::events::LogLevel;
-use crate::model::{Phase, RestoreName};
+use crate::model::{Cancellation, Phase, RestoreName};
 use crate::telemetry::metrics::RestoreEvent;
 use crate::velero::Restore;
 use crate::velero::restore::FINALIZER;
@@ -62,17 +63,17 @@ struct State {
     by_name: BTreeMap<String, Arc<Restore>>,
     /// By creation, then name: the order in which they run.
     queue: BTreeMap<(Option<Timestamp>, String), ()>,
-    running: Option<String>,
+    running: Option<(String, UnderWay)>,
     /// Those whose items are done and whose end is awaited beside the queue.
-    concluding: BTreeMap<String, Ending>,
+    concluding: BTreeMap<String, UnderWay>,
     /// UIDs that were run here: a stale watch event must not run them again.
     handled: HashSet<String>,
 }
 
-/// The two ends of a conclusion: how to give it up, and how to learn that it is over.
+/// The two ends of a restore that somebody works on: how to stop it, and how to learn that it is over.
 #[derive(Clone, Debug)]
-struct Ending {
-    give_up: CancellationToken,
+struct UnderWay {
+    halt: Halt,
     over: CancellationToken,
 }
 
@@ -80,13 +81,13 @@ struct Ending {
 pub(super) struct Concluding {
     restores: Restores,
     name: String,
-    ending: Ending,
+    under_way: UnderWay,
 }
 
 impl Drop for Concluding {
     fn drop(&mut self) {
         self.restores.state().concluding.remove(&self.name);
-        self.ending.over.cancel();
+        self.under_way.over.cancel();
     }
 }
 
@@ -142,12 +143,17 @@ impl Restores {
         restore
     }
 
+    /// Whether this very object is still there, and not another one of its name.
+    fn is_known(&self, restore: &Restore) -> bool {
+        self.get(&restore.name_any()).is_some_and(|known| known.metadata.uid == restore.metadata.uid)
+    }
+
     fn enqueue(&self, restore: &Restore) {
         let created = restore.metadata.creation_timestamp.as_ref().map(|time| time.0);
         let mut state = self.state();
         let uid = restore.metadata.uid.clone().unwrap_or_default();
         let name = restore.name_any();
-        if state.handled.contains(&uid) || state.is_busy(&name) {
+        if state.handled.contains(&uid) || state.under_way(&name).is_some() {
             return;
         }
         state.queue.insert((created, name), ());
@@ -175,70 +181,88 @@ impl Restores {
         if let Some(uid) = &restore.metadata.uid {
             state.handled.remove(uid);
         }
-        if let Some(ending) = state.concluding.get(&name) {
-            ending.give_up.cancel();
+        if let Some(under_way) = state.under_way(&name) {
+            under_way.halt.give_up();
         }
     }
 
     /// Takes the first of the queue; it counts as running until [`Self::done`].
-    fn next(&self) -> Option<Arc<Restore>> {
+    fn next(&self, stop: &CancellationToken) -> Option<(Arc<Restore>, Halt)> {
         let mut state = self.state();
         loop {
             let ((_, name), ()) = state.queue.pop_first()?;
             if let Some(restore) = state.by_name.get(&name).cloned() {
-                state.running = Some(name);
-                return Some(restore);
+                let halt = Halt::new(stop);
+                state.running = Some((name, UnderWay { halt: halt.clone(), over: CancellationToken::new() }));
+                return Some((restore, halt));
             }
         }
     }
 
     fn done(&self, restore: &Restore, handled: bool) {
         let mut state = self.state();
-        state.running = None;
+        if let Some((_, under_way)) = state.running.take() {
+            under_way.over.cancel();
+        }
         if let (true, Some(uid)) = (handled, &restore.metadata.uid) {
             state.handled.insert(uid.clone());
         }
     }
 
-    fn is_running(&self, name: &str) -> bool {
-        self.state().running.as_deref() == Some(name)
-    }
-
     /// The running restore leaves its turn to the next, and concludes.
-    fn hand_over(&self, restore: &Restore, stop: &CancellationToken) -> Concluding {
+    fn hand_over(&self, restore: &Restore, halt: Halt) -> Concluding {
         let mut state = self.state();
-        state.running = None;
-        self.conclude(&mut state, restore, stop)
+        let running = state.running.take();
+        let under_way = running.map_or_else(|| UnderWay::new(halt), |(_, under_way)| under_way);
+        self.conclude(&mut state, restore, under_way)
     }
 
-    /// A restore whose items were done by a process that has ended concludes here; `None` when that goes on already.
+    /// A restore that nobody works on, as the process that did has ended, concludes here and not in the queue; `None` when
+    /// somebody does, or has done.
     fn take_up_conclusion(&self, restore: &Restore, stop: &CancellationToken) -> Option<Concluding> {
-        let mut state = self.state();
+        let (mut state, name) = (self.state(), restore.name_any());
         let handled = restore.metadata.uid.as_ref().is_some_and(|uid| state.handled.contains(uid));
-        (!handled && !state.is_busy(&restore.name_any())).then(|| self.conclude(&mut state, restore, stop))
+        if handled || state.under_way(&name).is_some() {
+            return None;
+        }
+        state.queue.retain(|(_, queued), ()| *queued != name);
+        Some(self.conclude(&mut state, restore, UnderWay::new(Halt::new(stop))))
     }
 
-    fn conclude(&self, state: &mut State, restore: &Restore, stop: &CancellationToken) -> Concluding {
+    fn conclude(&self, state: &mut State, restore: &Restore, under_way: UnderWay) -> Concluding {
         let name = restore.name_any();
         state.handled.extend(restore.metadata.uid.clone());
-        let ending = Ending { give_up: stop.child_token(), over: CancellationToken::new() };
-        state.concluding.insert(name.clone(), ending.clone());
-        Concluding { restores: self.clone(), name, ending }
+        state.concluding.insert(name.clone(), under_way.clone());
+        Concluding { restores: self.clone(), name, under_way }
     }
 
     /// Gives up the conclusion of this restore, if there is one, and returns when it has come to a safe point.
     async fn give_up(&self, name: &str) {
-        let ending = self.state().concluding.get(name).cloned();
-        if let Some(Ending { give_up, over }) = ending {
-            give_up.cancel();
+        let under_way = self.state().concluding.get(name).cloned();
+        if let Some(UnderWay { halt, over }) = under_way {
+            halt.give_up();
             over.cancelled().await;
         }
+    }
+
+    /// Cancels this restore where somebody works on it; gives what fires when it is over.
+    fn cancel(&self, name: &str, cancellation: Cancellation) -> Option<CancellationToken> {
+        let under_way = self.state().under_way(name).cloned()?;
+        under_way.halt.cancel(cancellation);
+        Some(under_way.over)
+    }
+}
+
+impl UnderWay {
+    fn new(halt: Halt) -> Self {
+        Self { halt, over: CancellationToken::new() }
     }
 }
 
 impl State {
-    fn is_busy(&self, name: &str) -> bool {
-        self.running.as_deref() == Some(name) || self.concluding.contains_key(name)
+    fn under_way(&self, name: &str) -> Option<&UnderWay> {
+        let running = self.running.as_ref().filter(|(running, _)| running == name).map(|(_, under_way)| under_way);
+        running.or_else(|| self.concluding.get(name))
     }
 }
 
@@ -322,8 +346,18 @@ impl Controller {
                 match decide(&restore) {
                     Step::Leave => {}
                     Step::Run | Step::Resume => self.restores.enqueue(&restore),
-                    Step::Conclude => {
+                    step @ (Step::Conclude | Step::Cancel) => {
+                        let cancellation = cancel::wanted(&restore).filter(|_| step == Step::Cancel);
+                        // Whoever works on it sees to its end.
+                        if let Some(cancellation) = &cancellation
+                            && self.restores.cancel(&restore.name_any(), cancellation.clone()).is_some()
+                        {
+                            return;
+                        }
                         if let Some(place) = self.restores.take_up_conclusion(&restore, stop) {
+                            if let Some(cancellation) = cancellation {
+                                place.under_way.halt.cancel(cancellation);
+                            }
                             let controller = Arc::clone(self);
                             tasks.spawn(async move { controller.conclude_again(&restore, place).await });
                         }
@@ -370,11 +404,18 @@ impl Controller {
         loop {
             let tried = match step {
                 Step::AddFinalizer => self.add_finalizer(restore).await,
-                // A running restore is deleted when it has ended.
-                _ if self.restores.is_running(&name) => Err("it is still running".to_owned()),
                 _ => {
-                    // One whose end is awaited is not: its operations and volumes are nobody's any more.
-                    self.restores.give_up(&name).await;
+                    // One that runs, or whose end is awaited, is cancelled first, so that its operations stop, and nothing
+                    // is uploaded after its files are removed.
+                    if !self.restores.is_known(restore) {
+                        return;
+                    }
+                    if let Some(over) = self.restores.cancel(&name, cancel::by_deletion()) {
+                        over.cancelled().await;
+                    }
+                    if !self.restores.is_known(restore) {
+                        return;
+                    }
                     deletion::clean_up(&self.executor.records, &self.executor.stores, restore).await
                 }
             };
@@ -403,7 +444,7 @@ impl Controller {
 
     async fn work(self: &Arc<Self>, tasks: &TaskTracker, stop: &CancellationToken) {
         while !stop.is_cancelled() {
-            let Some(restore) = self.restores.next() else {
+            let Some((restore, halt)) = self.restores.next(stop) else {
                 tokio::select! {
                     () = self.restores.inner.queued.notified() => continue,
                     () = stop.cancelled() => return,
@@ -412,8 +453,10 @@ impl Controller {
             // One of this name that was deleted a moment ago must not write into this one.
             self.restores.give_up(&restore.name_any()).await;
             let turn = match decide(&restore) {
-                Step::Run => self.start(&restore, stop).await,
-                Step::Resume => self.resume(&restore, stop).await,
+                Step::Run => self.start(&restore, &halt).await,
+                Step::Resume => self.resume(&restore, &halt).await,
+                // It was on its way here from the queue when the wish came.
+                Step::Cancel => self.end_cancelled(&restore, &halt).await,
                 // It changed while it was waiting.
                 Step::Conclude | Step::AddFinalizer | Step::CleanUp | Step::Leave => Turn::Over,
             };
@@ -422,9 +465,9 @@ impl Controller {
                 Turn::Over => self.restores.done(&restore, true),
                 Turn::Again => self.restores.done(&restore, false),
                 Turn::Concludes(conclusion) => {
-                    let (controller, place) = (Arc::clone(self), self.restores.hand_over(&restore, stop));
+                    let (controller, place) = (Arc::clone(self), self.restores.hand_over(&restore, halt));
                     tasks.spawn(async move {
-                        controller.executor.conclude(*conclusion, &place.ending.give_up).await;
+                        controller.executor.conclude(*conclusion, &place.under_way.halt).await;
                         drop(place);
                         controller.count();
                     });
@@ -441,16 +484,24 @@ impl Controller {
     }
 
     /// Validates a new Restore, accepts it and runs it. Where the acceptance could not be written, all is repeated.
-    async fn start(&self, restore: &Restore, stop: &CancellationToken) -> Turn {
+    async fn start(&self, restore: &Restore, halt: &Halt) -> Turn {
         let name = restore.name_any();
         let mut spec = restore.spec.clone();
         let timeout = &self.options.default_item_operation_timeout;
-        let (source, errors) = check::check(&self.executor.records, &mut spec, timeout).await;
+        let checked = tokio::select! {
+            checked = check::check(&self.executor.records, &mut spec, timeout) => Some(checked),
+            () = halt.work().cancelled() => None,
+        };
+        if let (true, Some(cause)) = (halt.work().is_cancelled(), halt.cause()) {
+            self.executor.end_unbegun(restore, cause, halt.given_up()).await;
+            return Turn::Over;
+        }
+        let Some((source, errors)) = checked else { return Turn::Over };
         let (Some(source), true) = (source, errors.is_empty()) else {
             tracing::info!(restore = name, ?errors, "the Restore is not valid");
             kube_events::refused(&self.executor, restore, &errors);
             let patch = status::failed_validation(&spec, &errors);
-            self.executor.write_end(&name, &patch, stop).await;
+            self.executor.write_end(&name, &patch, halt.given_up()).await;
             self.executor.metrics.restore(RestoreEvent::Attempt, &spec.schedule_name);
             self.executor.metrics.restore(RestoreEvent::ValidationFailed, &spec.schedule_name);
             if let Some(followed) = self.executor.hub.get(&name) {
@@ -463,7 +514,7 @@ impl Controller {
                 self.executor.metrics.restore(RestoreEvent::Attempt, &spec.schedule_name);
                 self.restores.remember(accepted.clone());
                 self.tell(&accepted, Begin::Started);
-                self.execute(&accepted, &source, stop).await
+                self.execute(&accepted, &source, halt).await
             }
             Err(error) => {
                 tracing::warn!(restore = name, %error, "the Restore could not be accepted; trying again");
@@ -472,12 +523,30 @@ impl Controller {
         }
     }
 
-    async fn execute(&self, restore: &Restore, source: &source::Source, stop: &CancellationToken) -> Turn {
-        let concludes = self.executor.execute(restore, source, stop).await;
+    async fn execute(&self, restore: &Restore, source: &source::Source, halt: &Halt) -> Turn {
+        let concludes = Box::pin(self.executor.execute(restore, source, halt)).await;
         concludes.map_or(Turn::Over, |conclusion| Turn::Concludes(Box::new(conclusion)))
     }
 
-    async fn resume(&self, restore: &Restore, stop: &CancellationToken) -> Turn {
+    /// Ends a cancelled restore in its turn.
+    async fn end_cancelled(&self, restore: &Restore, halt: &Halt) -> Turn {
+        if let Some(cancellation) = cancel::wanted(restore) {
+            halt.cancel(cancellation);
+        }
+        match Box::pin(self.executor.end_found_cancelled(restore, halt)).await {
+            Ok(()) => Turn::Over,
+            Err(error) => {
+                tracing::warn!(
+                    restore = restore.name_any(),
+                    error,
+                    "a cancelled restore could not be ended; trying again"
+                );
+                Turn::Again
+            }
+        }
+    }
+
+    async fn resume(&self, restore: &Restore, halt: &Halt) -> Turn {
         let name = restore.name_any();
         tracing::info!(restore = name, "found in progress; taking it up again");
         match source::fetch(&self.executor.records, &restore.spec.backup_name).await {
@@ -486,7 +555,7 @@ impl Controller {
                 if let Some(followed) = self.executor.follow(&name) {
                     followed.log(LogLevel::Warning, "controller", RUN_AGAIN);
                 }
-                self.execute(restore, &source, stop).await
+                self.execute(restore, &source, halt).await
             }
             Err(error) => {
                 tracing::warn!(restore = name, error, "the backup of a running restore cannot be read; trying again");
@@ -506,12 +575,17 @@ impl Controller {
     async fn conclude_again(&self, restore: &Restore, place: Concluding) {
         self.count();
         self.tell(restore, Begin::Resumed);
-        let stop = &place.ending.give_up;
-        while let Err(error) = self.executor.conclude_again(restore, stop).await {
+        let halt = &place.under_way.halt;
+        loop {
+            let tried = match halt.cause() {
+                Some(_) => self.executor.end_found_cancelled(restore, halt).await,
+                None => self.executor.conclude_again(restore, halt).await,
+            };
+            let Err(error) = tried else { break };
             tracing::warn!(restore = restore.name_any(), error, "a restore could not be concluded; trying again");
             tokio::select! {
                 () = tokio::time::sleep(RETRY_PAUSE) => {}
-                () = stop.cancelled() => break,
+                () = halt.given_up().cancelled() => break,
             }
         }
         drop(place);

@@ -4,6 +4,7 @@
 //! the outside in [`events`].
 
 pub mod actions;
+mod call_off;
 pub mod collect;
 pub mod compare;
 pub mod discovery;
@@ -27,6 +28,7 @@ pub mod strip;
 pub mod versions;
 
 pub use actions::DataDownloads;
+pub use call_off::call_off;
 pub use hooks::{ExecHooks, HooksOutcome};
 pub use job::{BackupMethod, BackupVolumes, DataMover, Job, NativeSnapshot, PodVolumeOptions, Settings};
 pub use pod_volume_backups::{PodVolumeBackups, VolumeBackup};

@@ -34,6 +34,8 @@ pub struct Report {
     pub restored: usize,
     /// Whether the run was stopped before its end.
     pub cancelled: bool,
+    /// How many planned items were not begun, as the run was stopped.
+    pub never_begun: usize,
     /// Whether anything was planned at all; an early end writes no progress.
     pub planned: bool,
     /// Asynchronous operations that item actions started, which go on after the run.
@@ -47,6 +49,12 @@ pub struct Report {
 }
 
 impl Report {
+    /// Of a run that was stopped before anything was planned.
+    #[must_use]
+    pub fn stopped() -> Self {
+        Self { cancelled: true, ..Self::default() }
+    }
+
     /// Of a run of which only the list of what it did is left.
     #[must_use]
     pub fn of_resource_list(resource_list: BTreeMap<String, Vec<String>>) -> Self {
@@ -56,13 +64,13 @@ impl Report {
     /// Waits until the data of all pod volumes is restored or given up, and takes in what was found (restore-semantics
     /// 5.13). Velero waits here, after its last progress and before it writes files.
     ///
-    /// `false` when the run was stopped meanwhile: the restore has not ended then, and is to be run again.
+    /// `false` when the run was stopped meanwhile: the restore is then to be run again, or was cancelled.
     pub async fn wait_for_pod_volumes(&mut self) -> bool {
         let Some(under_way) = self.pod_volumes.take() else { return true };
-        let Some(ended) = under_way.wait().await else { return false };
+        let ended = under_way.wait().await;
         self.results.append(ended.results);
         self.restored_pod_volumes = ended.volumes;
-        true
+        !ended.stopped
     }
 }
 
@@ -113,7 +121,11 @@ pub(super) async fn run_with(
     stop: CancellationToken,
 ) -> Result<Report, ApiError> {
     let begun = Instant::now();
-    let discovery = retrying(Backoff::default(), &mut Attempts::default(), || cluster.discovery(true)).await?;
+    let mut attempts = Attempts::default();
+    let discovery = tokio::select! {
+        discovery = retrying(Backoff::default(), &mut attempts, || cluster.discovery(true)) => discovery?,
+        () = stop.cancelled() => return Ok(Report::stopped()),
+    };
     let discovery = discovery_for(&job, discovery);
     let Collected { plan, filters } = plan(&job, &archive, &discovery);
     let mut report = Report::default();
@@ -154,6 +166,7 @@ pub(super) async fn run_with(
         resource_list: restored.resource_list,
         restored: restored.restored,
         cancelled: restored.cancelled,
+        never_begun: restored.never_begun,
         planned: true,
         operations: restored.operations,
         exec_hooks: restored.exec_hooks,

@@ -1,5 +1,6 @@
 //! Values and rules without I/O: what a restore is made of, in Velero's and Kubernetes' own terms.
 
+mod cancel;
 mod chain;
 pub mod duration;
 pub mod glob;
@@ -15,6 +16,7 @@ pub mod results;
 pub mod selector;
 pub mod spec;
 
+pub use cancel::{Cancellation, InvalidCancellation};
 pub use chain::error_chain;
 pub use duration::{GoDuration, InvalidDuration};
 pub use names::{InvalidName, RestoreName};

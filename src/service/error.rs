@@ -74,6 +74,12 @@ impl Error {
         Self::invalid("name", error.to_string())
     }
 
+    /// A text of a cancellation that does not fit.
+    #[must_use]
+    pub fn invalid_cancellation(error: &crate::model::InvalidCancellation) -> Self {
+        Self::invalid(error.field, error.to_string())
+    }
+
     /// A wrong field of a request.
     #[must_use]
     pub fn invalid(field: &str, message: impl Into<String>) -> Self {

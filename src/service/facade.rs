@@ -13,8 +13,8 @@ use super::{
     WatchEvent, observed,
 };
 use crate::model::{
-    Bucket, GroupResource, ItemFilter, ItemId, ItemKey, ItemState, Messages, Origin, Outcome, Progress, Reason,
-    RestoreName, Stage, TypedFinding,
+    Bucket, Cancellation, GroupResource, ItemFilter, ItemId, ItemKey, ItemState, Messages, Origin, Outcome, Progress,
+    Reason, RestoreName, Stage, TypedFinding,
 };
 use crate::progress::{Hub, KeptFindings, RestoreProgress, Update};
 
@@ -134,6 +134,15 @@ impl Restores for Service {
     async fn create(&self, request: CreateRestore) -> Result<RestoreView, Error> {
         self.check_executes("creating a restore")?;
         let record = self.records.create(&request).await?;
+        Ok(self.view(record))
+    }
+
+    async fn cancel(&self, name: &RestoreName, cancellation: Cancellation) -> Result<RestoreView, Error> {
+        self.check_executes("cancelling a restore")?;
+        check_goes_on(&self.record(name).await?)?;
+        let record = self.records.cancel(name.as_str(), &cancellation).await?;
+        // It may have ended meanwhile, by itself.
+        check_goes_on(&record)?;
         Ok(self.view(record))
     }
 
@@ -275,6 +284,19 @@ impl Restores for Service {
     fn is_observing(&self) -> bool {
         self.observing
     }
+}
+
+fn check_goes_on(record: &Record) -> Result<(), Error> {
+    if !record.phase.is_terminal() {
+        return Ok(());
+    }
+    let message = format!(
+        "restore {} has ended ({}) and can no longer be cancelled: what it restored stays; delete the Restore to remove its \
+         files",
+        record.name,
+        record.phase.as_str()
+    );
+    Err(Error::new(Code::FailedPrecondition, message))
 }
 
 fn not_found(name: &RestoreName) -> Error {

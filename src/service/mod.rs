@@ -18,7 +18,7 @@ pub use values::{
     WatchEvent,
 };
 
-use crate::model::{ItemState, RestoreName};
+use crate::model::{Cancellation, ItemState, RestoreName};
 
 /// What a door can ask of the service.
 ///
@@ -34,6 +34,10 @@ pub trait Restores: Send + Sync {
     /// Creates a Restore. The same name with the same request id gives the Restore that is there already; the same
     /// name otherwise is [`Code::AlreadyExists`].
     async fn create(&self, request: CreateRestore) -> Result<RestoreView, Error>;
+
+    /// Cancels a restore that has not ended, and returns before it has. Again, it changes nothing: the first who cancels is
+    /// who did. Of one that has ended it is [`Code::FailedPrecondition`].
+    async fn cancel(&self, name: &RestoreName, cancellation: Cancellation) -> Result<RestoreView, Error>;
 
     /// One Restore.
     async fn get(&self, name: &RestoreName) -> Result<RestoreView, Error>;

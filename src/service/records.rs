@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{CreateRestore, Error};
-use crate::model::{Phase, Results};
+use crate::model::{Cancellation, Phase, Results};
 
 /// A Restore object, as plain values.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -61,6 +61,9 @@ pub trait Records: Send + Sync {
 
     /// Creates a Restore object.
     async fn create(&self, request: &CreateRestore) -> Result<Record, Error>;
+
+    /// Puts the wish to cancel on a Restore, unless it is there already.
+    async fn cancel(&self, name: &str, cancellation: &Cancellation) -> Result<Record, Error>;
 
     /// The results file of a restore; `None` where there is none.
     async fn results(&self, name: &str) -> Result<Option<Results>, Error>;

@@ -95,7 +95,7 @@ async fn requests_above_the_limit_are_refused_and_not_queued() {
 async fn an_unknown_method_of_grpc_is_unimplemented() {
     let server = serve(&Fake::with([])).await;
     let request = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
-    let post = request.post(server.url("/reprise.v1.RestoreService/CancelRestore"));
+    let post = request.post(server.url("/reprise.v1.RestoreService/PauseRestore"));
     let answer = post.header("content-type", "application/grpc").send().await.unwrap();
     assert_eq!((answer.status().as_u16(), &answer.headers()["grpc-status"]), (200, &"12".parse().unwrap()));
 }

@@ -282,3 +282,18 @@ async fn rest_speaks_http_2_with_prior_knowledge_on_the_same_port() {
     let answer = client.get(server.url("/api/v1/restores")).send().await.unwrap();
     assert_eq!((answer.version(), answer.status().as_u16()), (reqwest::Version::HTTP_2, 200));
 }
+
+#[tokio::test]
+async fn a_cancellation_needs_no_body_and_a_form_of_a_page_is_refused() {
+    let fake = Fake::with([view("nightly", Phase::InProgress, 1)]);
+    let server = serve(&fake).await;
+    let post = || reqwest::Client::new().post(server.url("/api/v1/restores/nightly/cancel"));
+    assert_eq!(post().send().await.unwrap().status().as_u16(), 202);
+    let json = post().header("content-type", "application/json");
+    assert_eq!(json.body(r#"{"reason":"wrong backup","by":"alice"}"#).send().await.unwrap().status().as_u16(), 202);
+    let form = post().header("content-type", "application/x-www-form-urlencoded");
+    assert_eq!(form.send().await.unwrap().status().as_u16(), 415);
+    let told = fake.cancelled.lock().unwrap().clone();
+    let told: Vec<_> = told.iter().map(|(name, cancelled)| (&**name, cancelled.by(), cancelled.reason())).collect();
+    assert_eq!(told, [("nightly", "a REST call", ""), ("nightly", "alice", "wrong backup")]);
+}

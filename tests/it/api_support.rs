@@ -12,8 +12,8 @@ use futures::stream::{self, BoxStream};
 use reprise::api::server::Options;
 use reprise::api::{Context, Readiness, Server};
 use reprise::model::{
-    Bucket, Counts, GroupResource, ItemId, ItemKey, ItemState, Origin, Outcome, Phase, Progress, Reason, RestoreName,
-    Stage, TimeLeft, TypedFinding, Waiting,
+    Bucket, Cancellation, Counts, GroupResource, ItemId, ItemKey, ItemState, Origin, Outcome, Phase, Progress, Reason,
+    RestoreName, Stage, TimeLeft, TypedFinding, Waiting,
 };
 use reprise::service::{
     Code, CreateRestore, Error, FoundItems, ItemFilter, LogLine, Page, PageRequest, PlanEvent, PlanRestore, PlanSource,
@@ -32,6 +32,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Fake {
     pub(crate) views: Mutex<BTreeMap<String, RestoreView>>,
     pub(crate) created: Mutex<Vec<CreateRestore>>,
+    /// What was cancelled, by whom and why.
+    pub(crate) cancelled: Mutex<Vec<(String, Cancellation)>>,
     request_ids: Mutex<HashMap<String, Option<RequestId>>>,
     /// Events of `watch` by name, and of `watch_all` under the empty name. The stream then stays open.
     pub(crate) scripts: Mutex<HashMap<String, Vec<WatchEvent>>>,
@@ -112,6 +114,12 @@ impl Restores for Fake {
         view.labels = request.labels;
         view.annotations = request.annotations;
         self.views.lock().unwrap().insert(name, view.clone());
+        Ok(view)
+    }
+
+    async fn cancel(&self, name: &RestoreName, cancellation: Cancellation) -> Result<RestoreView, Error> {
+        let view = self.view(name)?;
+        self.cancelled.lock().unwrap().push((name.to_string(), cancellation));
         Ok(view)
     }
 

@@ -97,6 +97,7 @@ const WALLS: &[Wall] = &[
             "engine::events",
             "engine::ports",
             "engine::preview",
+            "engine::call_off",
             "engine::BackupMethod",
             "engine::BackupVolumes",
             "engine::DataDownloads",

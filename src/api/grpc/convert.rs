@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use super::{pb, spec};
 use crate::api::watch::{LogPart, Numbered};
 use crate::model::{
-    Bucket, Counts, GroupResource, ItemState, Origin, Outcome, Phase, Progress, Reason, RestoreName, Stage,
-    TypedFinding, Waiting,
+    Bucket, Cancellation, Counts, GroupResource, ItemState, Origin, Outcome, Phase, Progress, Reason, RestoreName,
+    Stage, TypedFinding, Waiting,
 };
 use crate::service::{
     CreateRestore, Error, FoundItems, ItemFilter, PageRequest, RequestId, RestoreResults, RestoreView, WatchEvent,
@@ -21,6 +21,17 @@ use crate::service::{
 /// When it is no Kubernetes name.
 pub fn name(text: &str) -> Result<RestoreName, Error> {
     text.parse().map_err(|error| Error::invalid_name(&error))
+}
+
+/// A request to cancel.
+///
+/// # Errors
+/// When the name is wrong, or a text does not fit.
+pub fn cancel_restore(request: &pb::CancelRestoreRequest) -> Result<(RestoreName, Cancellation), Error> {
+    let pb::CancelRestoreRequest { name: restore, reason, by } = request;
+    let by = if by.is_empty() { "a gRPC call" } else { by };
+    let cancellation = Cancellation::new(by, reason).map_err(|error| Error::invalid_cancellation(&error))?;
+    Ok((name(restore)?, cancellation))
 }
 
 /// A request to create a Restore.

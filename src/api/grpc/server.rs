@@ -49,6 +49,15 @@ impl RestoreService for Server {
         Ok(Response::new(pb::ListRestoresResponse { restores, next_page_token: page.next_page_token }))
     }
 
+    async fn cancel_restore(
+        &self,
+        request: Request<pb::CancelRestoreRequest>,
+    ) -> Result<Response<pb::Restore>, Status> {
+        let (name, cancellation) = convert::cancel_restore(&request.into_inner()).map_err(status)?;
+        let view = self.context.restores.cancel(&name, cancellation).await.map_err(status)?;
+        Ok(Response::new(view.into()))
+    }
+
     type WatchRestoreStream = BoxStream<'static, Result<pb::RestoreEvent, Status>>;
 
     async fn watch_restore(

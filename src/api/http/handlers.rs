@@ -71,6 +71,28 @@ pub(super) async fn get(State(context): State<Context>, Name(name): Name, uri: U
     Ok(Json(context.restores.get(&name).await?.into()))
 }
 
+/// Cancels a restore that has not ended. It answers before the restore has ended; again, it changes nothing.
+#[utoipa::path(
+    post, path = "/api/v1/restores/{name}/cancel", operation_id = "cancelRestore", tag = "restores",
+    params(("name" = String, Path, description = "Name of the Restore")),
+    request_body(content = Option<request::CancelBody>, description = "May be left out"),
+    responses(
+        (status = 202, description = "The Restore", body = Restore),
+        (status = "default", description = "A problem", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn cancel(
+    State(context): State<Context>,
+    Name(name): Name,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<(StatusCode, Json<Restore>), Problem> {
+    Params::parse(&uri, &[])?;
+    let cancellation = request::cancel(&headers, body).await?;
+    Ok((StatusCode::ACCEPTED, Json(context.restores.cancel(&name, cancellation).await?.into())))
+}
+
 /// Gives the progress of one restore.
 #[utoipa::path(
     get, path = "/api/v1/restores/{name}/progress", operation_id = "getProgress", tag = "restores",

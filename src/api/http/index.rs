@@ -32,6 +32,7 @@ Its log              curl -N 'http://{host}/api/v1/restores/NAME/logs?follow=tru
 All live events      curl -N http://{host}/api/v1/events
 OpenAPI document     curl http://{host}/api/v1/openapi.json
 Start a restore      curl http://{host}/api/v1/restores -H content-type:application/json -d '{{\"name\":\"NAME\",\"spec\":{{\"backupName\":\"BACKUP\"}}}}'
+Cancel it            curl -X POST http://{host}/api/v1/restores/NAME/cancel
 What it would do     curl http://{host}/api/v1/plan -H content-type:application/json -d '{{\"spec\":{{\"backupName\":\"BACKUP\"}}}}'
 The same with gRPC   grpcurl -plaintext -d '{{\"name\":\"NAME\"}}' {host} reprise.v1.RestoreService/WatchRestore
 ",
@@ -49,6 +50,7 @@ pub(super) async fn index(State(context): State<Context>, uri: Uri) -> Result<Js
         "observing": context.restores.is_observing(),
         "restores": "/api/v1/restores",
         "restore": "/api/v1/restores/{name}",
+        "cancel": "/api/v1/restores/{name}/cancel",
         "progress": "/api/v1/restores/{name}/progress",
         "restoreEvents": "/api/v1/restores/{name}/events",
         "items": "/api/v1/restores/{name}/items",

@@ -45,6 +45,7 @@ fn documented() -> OpenApiRouter<Context> {
     OpenApiRouter::with_openapi(General::openapi())
         .routes(routes!(handlers::list, handlers::create))
         .routes(routes!(handlers::get))
+        .routes(routes!(handlers::cancel))
         .routes(routes!(handlers::progress))
         .routes(routes!(handlers::items))
         .routes(routes!(handlers::results))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use super::MAX_BODY;
 use super::problem::Problem;
 use super::spec::RestoreSpec;
-use crate::model::{GroupResource, Outcome, RestoreName};
+use crate::model::{Cancellation, GroupResource, Outcome, RestoreName};
 use crate::service::{Code, CreateRestore, Error, ItemFilter, PageRequest, PlanSource, RequestId};
 
 /// `{name}` of a path.
@@ -182,6 +182,16 @@ pub(super) struct Metadata {
     creation_timestamp: Option<Value>,
 }
 
+/// Why a restore is cancelled.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct CancelBody {
+    /// Why: one line of up to 1,024 bytes.
+    reason: Option<String>,
+    /// Who cancels, up to 128 bytes, as the caller says: nobody checks it.
+    by: Option<String>,
+}
+
 /// A restore to plan: as one to create, but that it needs no name.
 #[derive(Debug, ToSchema)]
 #[serde(untagged)]
@@ -209,6 +219,22 @@ pub(super) async fn create(headers: &HeaderMap, body: Body) -> Result<CreateRest
     Ok(checked(value(headers, body).await?)?)
 }
 
+/// Reads and checks the body of a request to cancel, which may be left out.
+pub(super) async fn cancel(headers: &HeaderMap, body: Body) -> Result<Cancellation, Problem> {
+    let body = bytes(headers, body).await?;
+    let content_type = content_type(headers);
+    let CancelBody { reason, by } = match is_yaml(content_type) {
+        Some(is_yaml) if !body.is_empty() => read(decode(&body, is_yaml)?)?,
+        Some(_) => CancelBody::default(),
+        None if content_type.is_empty() && body.is_empty() => CancelBody::default(),
+        // Also without a body: the form of a page in a browser has a type, and may not cancel.
+        None => return Err(Problem::wrong_content_type(content_type)),
+    };
+    let by = by.filter(|by| !by.is_empty()).unwrap_or_else(|| "a REST call".to_owned());
+    let cancellation = Cancellation::new(&by, &reason.unwrap_or_default());
+    Ok(cancellation.map_err(|error| Error::invalid_cancellation(&error))?)
+}
+
 /// Reads and checks the body of a request for a plan.
 pub(super) async fn plan(headers: &HeaderMap, body: Body) -> Result<PlanSource, Problem> {
     Ok(checked_plan(value(headers, body).await?)?)
@@ -226,25 +252,37 @@ fn checked_plan(value: Value) -> Result<PlanSource, Error> {
 
 /// The body as JSON, whichever of both forms it has.
 async fn value(headers: &HeaderMap, body: Body) -> Result<Value, Problem> {
-    let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?")).unwrap_or_default();
+    let content_type = content_type(headers);
+    let is_yaml = is_yaml(content_type).ok_or_else(|| Problem::wrong_content_type(content_type))?;
+    Ok(decode(&bytes(headers, body).await?, is_yaml)?)
+}
+
+/// Whether a body of this content type is YAML and not JSON; `None` for what is neither.
+fn is_yaml(content_type: &str) -> Option<bool> {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match essence.as_str() {
+        "application/json" => Some(false),
+        "application/yaml" | "application/x-yaml" | "text/yaml" => Some(true),
+        _ => None,
+    }
+}
+
+fn content_type(headers: &HeaderMap) -> &str {
+    headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?")).unwrap_or_default()
+}
+
+async fn bytes(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if declared.is_some_and(|length| length > MAX_BODY) {
         return Err(Problem::too_large(MAX_BODY));
     }
-    let is_yaml = match essence.as_str() {
-        "application/json" => false,
-        "application/yaml" | "application/x-yaml" | "text/yaml" => true,
-        _ => return Err(Problem::wrong_content_type(content_type)),
-    };
-    let bytes = to_bytes(body, MAX_BODY).await.map_err(|error| {
+    to_bytes(body, MAX_BODY).await.map_err(|error| {
         let source = std::error::Error::source(&error);
         if source.is_some_and(|source| source.is::<http_body_util::LengthLimitError>()) {
             return Problem::too_large(MAX_BODY);
         }
         Error::new(Code::InvalidArgument, format!("read the body: {error}")).into()
-    })?;
-    Ok(decode(&bytes, is_yaml)?)
+    })
 }
 
 fn decode(body: &[u8], is_yaml: bool) -> Result<Value, Error> {

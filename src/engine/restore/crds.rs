@@ -66,8 +66,16 @@ impl Run {
             }
         });
         // Whether it timed out or the watch ended, what is still open did not get ready.
-        let _ = all_ready.await;
+        let stopped = tokio::select! {
+            _ = all_ready => false,
+            () = self.stop.cancelled() => true,
+        };
         for (name, ending) in open {
+            // Created they are; whether they would have got ready is no longer asked.
+            if stopped {
+                self.end(ending);
+                continue;
+            }
             let message = format!(
                 "error waiting for CRD {name} to become ready: not established within {:?}; its custom resources may fail",
                 begun.elapsed()

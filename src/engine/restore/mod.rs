@@ -19,7 +19,7 @@ mod tests;
 mod volumes;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -65,6 +65,8 @@ pub(super) struct Run {
     pub(super) stop: CancellationToken,
     ids: HashMap<EntryId, ItemId>,
     next_id: AtomicU32,
+    /// Items that were not begun, as the run was stopped.
+    never_begun: AtomicUsize,
     ledger: Arc<Ledger>,
     namespaces: namespaces::Namespaces,
     volumes: volumes::Volumes,
@@ -118,6 +120,7 @@ impl Run {
             stop: parts.stop,
             ids,
             next_id,
+            never_begun: AtomicUsize::new(0),
             ledger: Arc::new(Ledger::default()),
             namespaces: namespaces::Namespaces::default(),
             volumes: volumes::Volumes::default(),
@@ -169,7 +172,9 @@ impl Run {
     }
 
     async fn restore_namespace(&self, item: &PlannedItem) {
-        if let Err(message) = self.ensure_namespace(&item.name, &item.target_namespace).await {
+        if let Err(message) = self.ensure_namespace(&item.name, &item.target_namespace).await
+            && !self.stop.is_cancelled()
+        {
             self.find(Severity::Error, Bucket::Velero, Reason::Namespace, message);
         }
     }
@@ -192,6 +197,10 @@ impl Run {
         if !item.target_namespace.is_empty()
             && let Err(message) = self.ensure_namespace(&item.source_namespace, &item.target_namespace).await
         {
+            if self.stop.is_cancelled() {
+                self.cancelled(item);
+                return;
+            }
             self.find(Severity::Error, Bucket::Velero, Reason::Namespace, message.clone());
             self.finish(
                 item.entry,
@@ -213,6 +222,10 @@ impl Run {
     }
 
     fn cancelled(&self, item: &PlannedItem) {
+        // Namespaces are no items: those there are were never announced.
+        if self.ids.contains_key(&item.entry) {
+            self.never_begun.fetch_add(1, Ordering::Relaxed);
+        }
         self.finish(
             item.entry,
             Outcome::Skipped,
@@ -345,6 +358,7 @@ impl Run {
             resource_list: self.ledger.resource_list(),
             results: std::mem::take(&mut *self.results.lock().unwrap_or_else(PoisonError::into_inner)),
             cancelled: self.stop.is_cancelled(),
+            never_begun: self.never_begun.load(Ordering::Relaxed),
             planned: true,
             operations: std::mem::take(&mut *self.operations.lock().unwrap_or_else(PoisonError::into_inner)),
             exec_hooks: std::mem::take(&mut *self.exec_hooks.lock().unwrap_or_else(PoisonError::into_inner)),

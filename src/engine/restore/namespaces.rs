@@ -94,7 +94,13 @@ impl Run {
             }
             false
         });
-        ended.await.map_err(|_| {
+        let ended = tokio::select! {
+            ended = ended => ended,
+            () = self.stop.cancelled() => {
+                return Err(format!("no longer waiting for terminating namespace {target}: the restore was stopped"));
+            }
+        };
+        ended.map_err(|_| {
             format!(
                 "timed out waiting for terminating namespace {target} to disappear before restoring: \
                  context deadline exceeded"

@@ -110,3 +110,20 @@ async fn one_whose_backup_is_gone_when_it_is_taken_up_again_ends_partially_faile
     let status = wait_for_phase(&world, "nightly", "PartiallyFailed").await;
     assert!(status["completionTimestamp"].is_string(), "{status}");
 }
+
+/// velero-differences: restores-can-be-cancelled
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_waits_for_its_volume_can_be_cancelled() {
+    let world = World::sandbox().await;
+    add_unbound_claim(&world, "nightly").await;
+    let served = world.serve().await;
+    served.create("nightly", json!({"backupName": "nightly"})).await;
+    wait_for_phase(&world, "nightly", "Finalizing").await;
+    let patch = json!({"metadata": {"annotations": {"reprise.dev/cancel": ""}}});
+    world.ask(Method::PATCH, &world.velero("restores/nightly"), Some(&patch)).await.unwrap();
+    let status = wait_for_phase(&world, "nightly", "Failed").await;
+    let reason = "cancelled by annotation reprise.dev/cancel after 2 of 2 items";
+    assert_eq!((&status["failureReason"], &status["errors"]), (&json!(reason), &json!(1)), "{status}");
+    assert_eq!(world.json("nightly", "results.gz")["errors"]["velero"], json!([reason]));
+    assert_eq!(served.ended("nightly").await.failure_reason.as_deref(), Some(reason));
+}

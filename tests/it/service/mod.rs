@@ -6,6 +6,7 @@
 mod api_versions;
 mod bad_backups;
 mod bad_requests;
+mod cancel;
 mod client;
 mod conclude;
 mod deletion;

@@ -317,3 +317,26 @@ async fn without_volume_info_an_upload_s_result_says_that_a_volume_is_provisione
     let list = world.json("old", "resource-list.json.gz");
     assert_eq!(list["v1/PersistentVolume"], json!(["pv-of-moved(skipped)", "pv-of-other(created)"]), "{list}");
 }
+
+/// velero-differences: restores-can-be-cancelled
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_restore_tells_its_operations_to_stop_and_records_them_as_failed() {
+    let world = World::sandbox().await;
+    add_moved(&world, "moved", "shop", &["a", "b"]).await;
+    let served = serve(&world).await;
+    served.create("moved", json!({"backupName": "moved"})).await;
+    phase(&world, "moved", "WaitingForPluginOperations").await;
+    set(&world, "a", json!({"phase": "Completed"})).await;
+    until("one is over", async || (counts(&world.restore("moved").await["status"])[1] == 1).then_some(())).await;
+    let patch = json!({"metadata": {"annotations": {"reprise.dev/cancel": "true"}}});
+    world.ask(Method::PATCH, &world.velero("restores/moved"), Some(&patch)).await.unwrap();
+    let status = phase(&world, "moved", "Failed").await;
+    assert_eq!(counts(&status), [2, 1, 1, 1], "{status}");
+    assert_eq!(download(&world, "a").await["spec"].get("cancel"), None);
+    assert_eq!(download(&world, "b").await["spec"]["cancel"], true);
+    let operations = world.json("moved", "itemoperations.json.gz");
+    let failed: Vec<&Value> =
+        operations.as_array().unwrap().iter().filter(|one| one["status"]["phase"] == "Failed").collect();
+    assert_eq!(failed.len(), 1, "{operations}");
+    assert_eq!(failed[0]["status"]["error"], status["failureReason"]);
+}

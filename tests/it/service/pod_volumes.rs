@@ -294,3 +294,29 @@ async fn the_annotation_of_a_restore_limits_its_pod_volumes() {
     assert!(message.starts_with("timed out waiting for all PodVolumeRestores to complete"), "{message}");
     served.stop().await;
 }
+
+/// velero-differences: restores-can-be-cancelled
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_restore_tells_the_node_agent_to_stop() {
+    let world = World::sandbox().await;
+    install_velero(&world).await;
+    add_backup(&world, "nightly", "shop").await;
+    let served = world.serve().await;
+    served.create("nightly", json!({"backupName": "nightly"})).await;
+    provision(&world, "shop").await;
+    let orders = ordered(&world, "nightly").await;
+    until("the volumes are awaited", async || (stage(&served, "nightly").await["stage"] == "volumes").then_some(()))
+        .await;
+    set_status(&world, "podvolumerestores", &orders[0], json!({"phase": "Completed"})).await;
+    until("one is there", async || {
+        (stage(&served, "nightly").await["stages"]["volumes"]["pending"] == 1).then_some(())
+    })
+    .await;
+    let patch = json!({"metadata": {"annotations": {"reprise.dev/cancel": "true"}}});
+    world.ask(Method::PATCH, &world.velero("restores/nightly"), Some(&patch)).await.unwrap();
+    let ended = served.ended("nightly").await;
+    assert_eq!((ended.phase(), ended.errors), (pb::Phase::Failed, 1), "{:?}", served.results("nightly").await);
+    let [done, open] = ordered(&world, "nightly").await;
+    assert_eq!((done["spec"].get("cancel"), &open["spec"]["cancel"]), (None, &json!(true)));
+    assert_eq!(world.volume_info("nightly").as_array().map(Vec::len), Some(1), "what was done is recorded");
+}

@@ -221,11 +221,13 @@ pub(in crate::engine) struct Ended {
     pub(in crate::engine) results: Results,
     /// The volumes whose PodVolumeRestore has ended, by pod and name.
     pub(in crate::engine) volumes: Vec<RestoredPodVolume>,
+    /// Whether the run was stopped while volumes had no end.
+    pub(in crate::engine) stopped: bool,
 }
 
 impl PodVolumesUnderWay {
-    /// Waits until every volume has an end; `None` when the run was stopped before.
-    pub(in crate::engine) async fn wait(mut self) -> Option<Ended> {
+    /// Waits until every volume has an end, or the run is stopped.
+    pub(in crate::engine) async fn wait(mut self) -> Ended {
         if self.shared.tally().counts.pending > 0 {
             self.shared.events.emit(Event::Stage(Stage::Volumes));
             self.shared.info("waiting for the data of pod volumes".to_owned());
@@ -236,12 +238,10 @@ impl PodVolumesUnderWay {
             }
         }
         let mut tally = self.shared.tally();
-        if !tally.open.is_empty() && self.shared.stop.is_cancelled() {
-            return None;
-        }
+        let stopped = !tally.open.is_empty() && self.shared.stop.is_cancelled();
         let mut volumes = std::mem::take(&mut tally.volumes);
         volumes.sort_unstable();
-        Some(Ended { results: std::mem::take(&mut tally.results), volumes })
+        Ended { results: std::mem::take(&mut tally.results), volumes, stopped }
     }
 }
 

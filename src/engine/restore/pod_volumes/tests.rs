@@ -250,7 +250,7 @@ impl Bench {
 
     /// The errors, and the counts.
     async fn errors(&self) -> (Vec<String>, Vec<RestoredPodVolume>) {
-        let ended = self.volumes.under_way().wait().await.unwrap();
+        let ended = self.volumes.under_way().wait().await;
         assert_eq!(ended.results.warnings.count(), 0);
         let errors = ended.results.errors;
         assert_eq!(errors.count(), errors.velero.len(), "all of them are Velero's own");
@@ -504,7 +504,7 @@ async fn a_stop_ends_the_waiting_without_an_error_and_leaves_the_orders() {
     bench.cluster.restore_of("data").await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     bench.stop.cancel();
-    assert!(bench.volumes.under_way().wait().await.is_none());
+    assert!(bench.volumes.under_way().wait().await.stopped);
     assert_eq!((bench.heard.open_waits(), bench.heard.counts()), (0, counts(1, 0, 0)));
     let findings = bench.heard.0.lock().unwrap().iter().filter(|event| matches!(event, Event::Finding(..))).count();
     assert_eq!((findings, bench.cluster.all("podvolumerestores").len()), (0, 1));

@@ -6,5 +6,6 @@ mod created;
 mod existing;
 mod items;
 mod namespaces;
+mod stopped;
 mod volumes;
 mod world;

@@ -241,6 +241,7 @@ pub(super) struct World {
     pub(super) job: Job,
     backup: Backup,
     api: FakeApi,
+    stop: CancellationToken,
 }
 
 impl World {
@@ -259,7 +260,7 @@ impl World {
             latency: Duration::from_millis(10),
             meddler: None,
         };
-        Self { job, backup, api }
+        Self { job, backup, api, stop: CancellationToken::new() }
     }
 
     /// With a specification.
@@ -302,6 +303,12 @@ impl World {
         self
     }
 
+    /// Until this fires.
+    pub(super) fn stopped_by(mut self, stop: CancellationToken) -> Self {
+        self.stop = stop;
+        self
+    }
+
     /// Restores, with nobody else at work.
     pub(super) async fn run(self) -> Done {
         self.run_while(async |_| {}).await
@@ -315,14 +322,8 @@ impl World {
         let cluster: Arc<dyn Cluster> = Arc::clone(&api) as Arc<dyn Cluster>;
         let events: Arc<dyn Events> = Arc::clone(&told) as Arc<dyn Events>;
         let begun = tokio::time::Instant::now();
-        let running = run(
-            Arc::new(self.job),
-            archive,
-            cluster,
-            Arc::new(NoExec("nothing runs here")),
-            events,
-            CancellationToken::new(),
-        );
+        let running =
+            run(Arc::new(self.job), archive, cluster, Arc::new(NoExec("nothing runs here")), events, self.stop);
         let (report, ()) = tokio::join!(running, meanwhile(&api));
         let events = std::mem::take(&mut *told.0.lock().unwrap());
         Done { report: report.unwrap(), events, api, took: begun.elapsed() }
