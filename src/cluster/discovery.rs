@@ -7,7 +7,7 @@ use kube::Client;
 use kube::client::Body;
 use serde_json::Value;
 
-use super::request::{protocol, send, transport};
+use super::request::{protocol, send, transport, undecodable};
 use crate::engine::discovery::{ServedGroup, ServedResource, ServedVersion};
 use crate::engine::ports::ApiError;
 
@@ -44,7 +44,7 @@ async fn document(client: &Client, path: &str) -> Result<Value, ApiError> {
         return send(client, method, path, None).await;
     }
     let bytes = response.into_body().collect().await.map_err(|error| transport(&method, path, &error))?.to_bytes();
-    serde_json::from_slice(&bytes).map_err(|error| protocol(&method, path, &error))
+    serde_json::from_slice(&bytes).map_err(|error| undecodable(&method, path, &error))
 }
 
 fn text(value: &Value, key: &str) -> String {

@@ -122,7 +122,7 @@ async fn answer(client: &Client, request: Request<Body>, method: &Method, path: 
         .map(Duration::from_secs);
     let bytes = body.collect().await.map_err(|error| transport(method, path, &error))?.to_bytes();
     if parts.status.is_success() {
-        return serde_json::from_slice(&bytes).map_err(|error| protocol(method, path, &error));
+        return serde_json::from_slice(&bytes).map_err(|error| undecodable(method, path, &error));
     }
     Err(failure(parts.status.as_u16(), &bytes, retry_after))
 }
@@ -161,6 +161,13 @@ fn plain_message(code: u16, body: &[u8]) -> String {
 
 pub(super) fn protocol(method: &Method, path: &str, error: &dyn std::error::Error) -> ApiError {
     ApiError::transport(ApiErrorKind::Protocol, format!("{method} {path}: {error}"))
+}
+
+/// A good answer that cannot be read. One that breaks off, as somebody between us and the API server may leave it, is a broken
+/// connection: the next may be whole.
+pub(super) fn undecodable(method: &Method, path: &str, error: &serde_json::Error) -> ApiError {
+    let kind = if error.is_eof() { ApiErrorKind::Connection } else { ApiErrorKind::Protocol };
+    ApiError::transport(kind, format!("{method} {path}: {error}"))
 }
 
 /// A failure below HTTP. kube's errors name only the outermost layer, so the innermost cause is told.
@@ -210,5 +217,13 @@ mod tests {
         );
         assert_eq!(failure(502, b"<html>bad gateway</html>", None).message, "<html>bad gateway</html>");
         assert_eq!(failure(500, b"", None).message, "the server answered 500");
+    }
+
+    #[test]
+    fn a_good_answer_that_breaks_off_is_asked_for_again_and_one_that_is_no_json_is_not() {
+        for (body, retried) in [(r#"{"metadata": {"na"#, true), ("", true), ("<html>", false)] {
+            let error = serde_json::from_str::<Value>(body).unwrap_err();
+            assert_eq!(undecodable(&Method::POST, "/api/v1/namespaces", &error).is_retryable(), retried, "{body}");
+        }
     }
 }

@@ -97,7 +97,9 @@ mod tests {
     /// restore-semantics 1.9: an unavailable location is an error, to be tried again; the finalizer stays meanwhile.
     #[tokio::test]
     async fn an_unavailable_location_keeps_the_finalizer() {
-        let (cleaned, log) = cleaned("b", &[backup("b", &json!({})), location("Unavailable")]).await;
+        let mut away = location("Unavailable");
+        away["spec"]["accessMode"] = json!("ReadWrite");
+        let (cleaned, log) = cleaned("b", &[backup("b", &json!({})), away]).await;
         let message = "backup storage location \"default\" is not available; the files of restore \"r\" stay for now";
         assert_eq!(cleaned, Err(message.to_owned()));
         assert!(patches(&log).is_empty());

@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::FIELD_MANAGER;
+use crate::model::fault::{self, Ending};
 use crate::velero::{Backup, BackupStorageLocation, PodVolumeBackup, Restore};
 
 /// Pauses between the tries of a write that must get through: 0.1 s doubled up to 30 s, without an end.
@@ -188,10 +189,15 @@ where
     read().await
 }
 
+/// The same rule as for items. The answer of a server in front of the API server may be none of Kubernetes at all, or break
+/// off.
 fn may_pass(error: &kube::Error) -> bool {
     match error {
-        kube::Error::Api(status) => matches!(status.code, 429 | 500 | 502 | 503 | 504),
+        kube::Error::Api(status) => {
+            fault::classify(Ending::Answer, status.code, &status.reason, &status.message).lasting.may_pass()
+        }
         kube::Error::Service(_) | kube::Error::HyperError(_) | kube::Error::ReadEvents(_) => true,
+        kube::Error::SerdeError(error) => error.is_eof(),
         _ => false,
     }
 }

@@ -20,8 +20,13 @@ use crate::storage::files;
 use crate::velero::volume_info::{ItemOperation, RestoreVolumeInfo};
 
 /// Pauses between the tries, as for the status: up to 30 s. The client of the store has its own few tries beneath each.
-const BACKOFF: Backoff =
-    Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(30), tries: u32::MAX, conflicts: true };
+const BACKOFF: Backoff = Backoff {
+    first: Duration::from_millis(100),
+    longest: Duration::from_secs(30),
+    tries: u32::MAX,
+    outage: Duration::MAX,
+    conflicts: true,
+};
 
 /// What a try that is under way may still take when the service goes down: less than the service waits for its work.
 const LAST_TRY: Duration = Duration::from_secs(5);

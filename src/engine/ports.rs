@@ -11,6 +11,7 @@ use futures::stream::BoxStream;
 use serde_json::Value;
 
 use super::discovery::Discovery;
+use crate::model::fault::{self, Ending, Fault};
 use crate::model::{Reason, Target};
 
 /// The cluster a backup is restored into.
@@ -158,42 +159,27 @@ impl ApiError {
         self.code == 409 && self.reason == "Conflict"
     }
 
+    /// What it is, by the one rule for all failures ([`fault::classify`]).
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        let ending = match self.kind {
+            ApiErrorKind::Status => Ending::Answer,
+            ApiErrorKind::Timeout => Ending::Timeout,
+            ApiErrorKind::Connection => Ending::Connection,
+            ApiErrorKind::Protocol => Ending::Protocol,
+        };
+        fault::classify(ending, self.code, &self.reason, &self.message)
+    }
+
     /// Whether the same request may succeed later: too many requests, server trouble, timeouts, lost connections.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        match self.kind {
-            ApiErrorKind::Timeout | ApiErrorKind::Connection => true,
-            ApiErrorKind::Protocol => false,
-            ApiErrorKind::Status => {
-                matches!(self.code, 429 | 502 | 503 | 504)
-                    || (self.code == 500 && self.reason != "NotFound")
-                    || self.is_conflict()
-            }
-        }
+        self.fault().lasting.may_pass()
     }
 
     /// The typed reason that an item's failure with this error has.
     #[must_use]
     pub fn typed_reason(&self) -> Reason {
-        let message = self.message.as_str();
-        match (self.kind, self.code) {
-            (ApiErrorKind::Timeout, _) | (_, 504 | 408) => Reason::Timeout,
-            (ApiErrorKind::Connection, _) | (_, 429 | 500 | 502 | 503) => Reason::Unavailable,
-            (_, 409) => Reason::Conflict,
-            (_, 404) if message.contains("could not find the requested resource") => Reason::Discovery,
-            (_, 404) => Reason::NotFound,
-            (_, 403) if message.contains("exceeded quota") || message.contains("maximum ") => Reason::Quota,
-            (_, 403 | 400 | 422) if is_admission(message) => Reason::DeniedByAdmission,
-            (_, 401 | 403) => Reason::Forbidden,
-            (_, 400 | 422) => Reason::Invalid,
-            _ => Reason::Other,
-        }
+        self.fault().reason
     }
-}
-
-/// The API server words a refusal by admission in its own ways; there is no code for it.
-fn is_admission(message: &str) -> bool {
-    ["admission webhook", "ValidatingAdmissionPolicy", "violates PodSecurity", "denied the request", "denied request"]
-        .iter()
-        .any(|phrase| message.contains(phrase))
 }

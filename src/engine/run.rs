@@ -146,7 +146,7 @@ pub(super) async fn run_with(
     let events = Arc::clone(&parts.events);
     // Numbers of left-out items follow the planned ones; added items come after both.
     let run = Arc::new(Run::new(parts, &entries, total + plan.left_out.len()));
-    let mut stage = Stage::Collecting;
+    let (mut stage, mut held_up) = (Stage::Collecting, Vec::new());
     for tier in &plan.tiers {
         if tier.stage != stage {
             if stage == Stage::CustomResourceDefinitions && run.changed_anything() {
@@ -155,7 +155,20 @@ pub(super) async fn run_with(
             stage = tier.stage;
             events.emit(Event::Stage(stage));
         }
-        run.restore_tier(tier).await;
+        if run.waits_for_definition(&tier.group_resource) {
+            held_up.push(tier);
+        } else {
+            run.restore_tier(tier).await;
+        }
+    }
+    // What waits for a namespace does not wait for a definition.
+    tokio::join!(run.definitions_settled(), run.restore_held_up());
+    if !held_up.is_empty() {
+        run.refresh_discovery().await;
+        for tier in held_up {
+            run.restore_tier(tier).await;
+        }
+        run.restore_held_up().await;
     }
     run.ensure_namespaces_of_completed(&plan.left_out).await;
     run.delete_upload_results().await;

@@ -3,6 +3,7 @@
 mod cancel;
 mod chain;
 pub mod duration;
+pub mod fault;
 pub mod glob;
 pub mod includes;
 pub mod label;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use object_store::client::{HttpError, HttpErrorKind};
 
+use crate::model::fault::{self, Ending};
+
 /// The error below, whatever it is.
 pub type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 
@@ -177,7 +179,8 @@ fn nature(error: &object_store::Error) -> Nature {
         // The client's error with the status code has a private type; its text begins with the code.
         let text = error.to_string();
         if let Some(status) = text.strip_prefix("Server returned non-2xx status code: ") {
-            if status.starts_with('5') || status.starts_with("429") || status.starts_with("408") {
+            let code = status.get(..3).and_then(|code| code.parse().ok()).unwrap_or_default();
+            if fault::classify(Ending::Answer, code, "", "").lasting.may_pass() {
                 return Nature::Passing;
             }
             // Of single objects the client says so itself; of a listing it does not.

@@ -17,6 +17,7 @@ use crate::cli::exit::Exit;
 use crate::cli::output::{self, OutputArgs};
 use crate::cli::summary::{FAILED_ASKED, Summary};
 use crate::engine::events::{Event, Events};
+use crate::engine::ports::Cluster as _;
 use crate::engine::{self, ExecHooks};
 use crate::model::{ItemFilter, Outcome, Phase, Progress, Reason, RestoreName, Stage, error_chain};
 use crate::progress::{self, Hub, RestoreProgress, Update};
@@ -119,6 +120,10 @@ async fn restore(
     followed.set_started_at(Timestamp::now());
     followed.set_phase(Phase::InProgress);
     followed.emit(Event::Stage(Stage::Collecting));
+    // Somebody waits at the prompt: an address that is wrong is told at once, and not tried for minutes as in mid-restore.
+    if let Err(error) = prepared.cluster.discovery(true).await {
+        return Err(format!("ask {} what it serves: {error}", prepared.place()));
+    }
     let archive: Archive = match prepared.read(stop).await {
         Ok(archive) => archive,
         Err(archive::Error::Cancelled) => {

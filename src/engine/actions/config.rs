@@ -8,6 +8,7 @@ use tokio::sync::Mutex;
 
 use super::{Error, fields};
 use crate::engine::ports::{ApiError, Cluster};
+use crate::engine::retry::patiently;
 use crate::model::{Reason, Target};
 
 /// `data` of the ConfigMap that configures an action.
@@ -39,7 +40,7 @@ impl Lookup {
     /// Failing to read it is no error yet: it becomes one for the items whose action is configured that way.
     pub async fn read(cluster: Arc<dyn Cluster>, velero_namespace: &str) -> Self {
         let config_maps = Target::new("", "v1", "configmaps", velero_namespace);
-        let listed = cluster.list(&config_maps, "velero.io/plugin-config").await;
+        let listed = patiently(|| cluster.list(&config_maps, "velero.io/plugin-config")).await;
         let configs = listed.map(|objects| objects.iter().map(LabelledConfig::of).collect());
         Self {
             cluster,
@@ -93,7 +94,7 @@ impl Lookup {
         }
         let target = Target::new("storage.k8s.io", "v1", "storageclasses", "");
         let failed = |message: String, reason| Error::StorageClass { name: name.to_owned(), message, reason };
-        match self.cluster.get(&target, name).await {
+        match patiently(|| self.cluster.get(&target, name)).await {
             Ok(Some(_)) => {
                 known.insert(name.to_owned());
                 Ok(())
@@ -107,13 +108,13 @@ impl Lookup {
     pub(super) async fn velero_image(&self) -> Result<String, Error> {
         const WHAT: &str = "get the Deployment velero, whose image is that of the restore helper";
         let target = Target::new("apps", "v1", "deployments", &self.velero_namespace);
-        let deployment =
-            self.cluster.get(&target, "velero").await.map_err(|error| Error::api(WHAT, &error))?.ok_or_else(|| {
-                Error::Api {
-                    what: WHAT.to_owned(),
-                    message: "deployments.apps \"velero\" not found".to_owned(),
-                    reason: Reason::NotFound,
-                }
+        let deployment = patiently(|| self.cluster.get(&target, "velero"))
+            .await
+            .map_err(|error| Error::api(WHAT, &error))?
+            .ok_or_else(|| Error::Api {
+                what: WHAT.to_owned(),
+                message: "deployments.apps \"velero\" not found".to_owned(),
+                reason: Reason::NotFound,
             })?;
         fields::list(&deployment, "spec.template.spec.containers")?
             .first()
@@ -170,9 +171,9 @@ mod tests {
     }
 
     /// restore-semantics 7.0, plugin config
-    #[test]
-    fn configuration_that_cannot_be_listed_fails_the_items_and_says_why() {
-        let lookup = block_on(Lookup::read(FakeCluster::failing("etcd is away"), "velero"));
+    #[tokio::test(start_paused = true)]
+    async fn configuration_that_cannot_be_listed_fails_the_items_and_says_why() {
+        let lookup = Lookup::read(FakeCluster::failing("etcd is away"), "velero").await;
         let error = lookup.config("velero.io/a").unwrap_err();
         assert!(error.to_string().contains("velero.io/a: etcd is away"), "{error}");
     }

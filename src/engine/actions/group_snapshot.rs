@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Context, Error, csi, fields};
 use crate::engine::ports::ApiError;
-use crate::engine::retry::{Attempts, Backoff, retrying};
+use crate::engine::retry::{Attempts, Backoff, patiently, retrying};
 use crate::model::{Target, label};
 
 const GROUP: &str = "groupsnapshot.storage.k8s.io";
@@ -68,14 +68,14 @@ impl Stub<'_> {
         let object = self.object(namespace, self.annotations(context).await, context);
         let created = match retrying(Backoff::default(), &mut tries, || cluster.create(&target, &object)).await {
             Err(error) if error.is_already_exists() => {
-                let live = cluster.get(&target, &self.name).await?.unwrap_or_default();
+                let live = patiently(|| cluster.get(&target, &self.name)).await?.unwrap_or_default();
                 return self.extend(&live, context).await;
             }
             answer => answer?,
         };
         let mut wanted = created;
         wanted["status"]["volumeGroupSnapshotHandle"] = json!(self.group);
-        cluster.replace_status(&target, &self.name, &wanted).await.map(|_| ())
+        patiently(|| cluster.replace_status(&target, &self.name, &wanted)).await.map(|_| ())
     }
 
     fn object(&self, namespace: &str, annotations: Value, context: &Context<'_>) -> Value {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Run;
 use super::item::{End, Item};
 use crate::engine::managed_fields;
-use crate::engine::retry::{Attempts, Backoff, retrying};
+use crate::engine::retry::{Attempts, Backoff, patiently, retrying};
 use crate::model::{Reason, Target, label};
 
 /// Tries of a status write that meets a newer object, and the pause between them (restore-semantics 5.11.1).
@@ -130,7 +130,7 @@ impl Run {
                 Ok(_) => return,
                 Err(error) => error,
             };
-            let newer = match self.cluster.get(target, &name).await {
+            let newer = match patiently(|| self.cluster.get(target, &name)).await {
                 Ok(Some(live)) if error.is_conflict() && tried < STATUS_TRIES => live,
                 _ => {
                     item.warn(self, error.typed_reason(), error.to_string());

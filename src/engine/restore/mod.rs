@@ -9,6 +9,7 @@ mod crds;
 mod created;
 mod existing;
 mod foreseen;
+mod held_up;
 mod hooks;
 mod item;
 mod ledger;
@@ -39,7 +40,7 @@ use super::plan::{LeftOut, PlannedItem, Tier};
 use super::ports::Cluster;
 use super::ports::exec::PodExec;
 use super::preview::Overlay;
-use super::retry::{Attempts, Backoff, retrying};
+use super::retry::{Attempts, Backoff, patiently, retrying};
 use super::run::{Report, discovery_for};
 use crate::archive::{Archive, EntryId};
 use crate::model::includes::IncludesExcludes;
@@ -69,6 +70,7 @@ pub(super) struct Run {
     never_begun: AtomicUsize,
     ledger: Arc<Ledger>,
     namespaces: namespaces::Namespaces,
+    held_up: held_up::HeldUp,
     volumes: volumes::Volumes,
     schemas: Schemas,
     crds: crds::Waits,
@@ -123,6 +125,7 @@ impl Run {
             never_begun: AtomicUsize::new(0),
             ledger: Arc::new(Ledger::default()),
             namespaces: namespaces::Namespaces::default(),
+            held_up: held_up::HeldUp::default(),
             volumes: volumes::Volumes::default(),
             crds: crds::Waits::default(),
             results: Mutex::new(Results::default()),
@@ -131,21 +134,37 @@ impl Run {
         }
     }
 
-    /// Restores one tier, and returns when each of its items has an outcome.
+    /// Restores one tier, and returns when each of its items has an outcome or was put off.
     pub(super) async fn restore_tier(self: &Arc<Self>, tier: &Tier) {
-        let is_namespaces = tier.group_resource == "namespaces";
         let slots = Arc::new(Semaphore::new(self.job.settings.concurrency.max(1)));
+        self.restore_all(&tier.group_resource, (0_u32..).zip(&tier.items), &slots, true).await;
+        self.wait_for_crds().await;
+    }
+
+    /// Restores items of one group-resource at once, as far as there are slots. Those whose namespace is being deleted are
+    /// put off where they may be ([`Self::put_off`]).
+    async fn restore_all(
+        self: &Arc<Self>,
+        group_resource: &GroupResource,
+        items: impl Iterator<Item = (u32, &PlannedItem)> + Send,
+        slots: &Arc<Semaphore>,
+        may_put_off: bool,
+    ) {
+        let is_namespaces = *group_resource == "namespaces";
         let mut tasks = JoinSet::new();
-        for (number, item) in (0_u32..).zip(&tier.items) {
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
+        for (number, item) in items {
+            let Ok(slot) = Arc::clone(slots).acquire_owned().await else { break };
             if self.stop.is_cancelled() {
                 self.cancelled(item);
                 continue;
             }
             let (run, item) = (Arc::clone(self), item.clone());
-            let group_resource = tier.group_resource.clone();
+            let group_resource = group_resource.clone();
             tasks.spawn(async move {
-                if is_namespaces {
+                let source = if is_namespaces { &item.name } else { &item.source_namespace };
+                if may_put_off && run.put_off(&group_resource, source, &item).await {
+                    // Somebody else's turn.
+                } else if is_namespaces {
                     run.restore_namespace(&item).await;
                 } else {
                     run.restore_planned(&group_resource, &item, Chain(number)).await;
@@ -160,7 +179,6 @@ impl Run {
         while let Some(ended) = tasks.join_next().await {
             self.survive(ended);
         }
-        self.wait_for_crds().await;
     }
 
     /// A panic in one item must not take the restore with it.
@@ -320,7 +338,7 @@ impl Run {
 
     /// Asks anew what the API server serves, as restored CustomResourceDefinitions add to it (restore-semantics 4.2).
     pub(super) async fn refresh_discovery(&self) {
-        match self.cluster.discovery(true).await {
+        match patiently(|| self.cluster.discovery(true)).await {
             Ok(table) => {
                 *self.discovery.lock().unwrap_or_else(PoisonError::into_inner) = discovery_for(&self.job, table);
             }

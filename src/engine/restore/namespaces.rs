@@ -13,22 +13,29 @@ use crate::engine::ports::Change;
 use crate::engine::retry::{Attempts, Backoff, retrying};
 use crate::model::{GroupResource, ItemKey, Outcome, Target, Waiting};
 
-type Ensured = Arc<OnceCell<Result<(), String>>>;
+/// What is known of a target namespace.
+#[derive(Debug, Default)]
+struct Cell {
+    /// What the first look found, and the tries it took.
+    found: OnceCell<Result<(State, Attempts), String>>,
+    ensured: OnceCell<Result<(), String>>,
+}
 
 /// One cell for each target namespace: the first who comes ensures it, the others share the answer.
 #[derive(Debug, Default)]
 pub(super) struct Namespaces {
-    cells: Mutex<HashMap<String, Ensured>>,
+    cells: Mutex<HashMap<String, Arc<Cell>>>,
 }
 
 impl Namespaces {
-    fn cell(&self, target: &str) -> Ensured {
+    fn cell(&self, target: &str) -> Arc<Cell> {
         let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(cells.entry(target.to_owned()).or_default())
     }
 }
 
 /// Why a namespace can be waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Absent,
     Usable,
@@ -42,16 +49,33 @@ impl Run {
     /// A message in Velero's words. Every item of the namespace gets the same one; nobody waits twice.
     pub(super) async fn ensure_namespace(&self, source: &str, target: &str) -> Result<(), String> {
         let cell = self.namespaces.cell(target);
-        cell.get_or_init(|| self.ensure_namespace_once(source, target)).await.clone()
+        cell.ensured.get_or_init(|| self.ensure_namespace_once(source, target, &cell)).await.clone()
     }
 
-    async fn ensure_namespace_once(&self, source: &str, target: &str) -> Result<(), String> {
+    /// Whether `target` is being deleted, and nobody knows yet how that ends.
+    pub(super) async fn is_terminating(&self, target: &str) -> bool {
+        let cell = self.namespaces.cell(target);
+        !target.is_empty()
+            && cell.ensured.get().is_none()
+            && matches!(self.look_at(target, &cell).await, Ok((State::Terminating, _)))
+    }
+
+    async fn look_at(&self, target: &str, cell: &Cell) -> Result<(State, Attempts), String> {
+        let look = async || {
+            let namespaces = Target::new("", "v1", "namespaces", "");
+            let mut attempts = Attempts::default();
+            let live = retrying(Backoff::default(), &mut attempts, || self.cluster.get(&namespaces, target)).await;
+            let live = live.map_err(|error| format!("error getting namespace {target}: {error}"))?;
+            Ok((state_of(live.as_ref()), attempts))
+        };
+        cell.found.get_or_init(look).await.clone()
+    }
+
+    async fn ensure_namespace_once(&self, source: &str, target: &str, cell: &Cell) -> Result<(), String> {
         let namespaces = Target::new("", "v1", "namespaces", "");
         let begun = Instant::now();
-        let mut attempts = Attempts::default();
-        let live = retrying(Backoff::default(), &mut attempts, || self.cluster.get(&namespaces, target)).await;
-        let live = live.map_err(|error| format!("error getting namespace {target}: {error}"))?;
-        match state_of(live.as_ref()) {
+        let (state, mut attempts) = self.look_at(target, cell).await?;
+        match state {
             State::Usable => return Ok(()),
             State::Absent => {}
             State::Terminating => {
@@ -61,16 +85,31 @@ impl Run {
             }
         }
         let body = self.namespace_body(source, target);
-        match retrying(Backoff::default(), &mut attempts, || self.cluster.create(&namespaces, &body)).await {
-            Ok(_) => {
-                let key = ItemKey::new("v1", "Namespace", "", target);
-                self.ledger.record(key.clone(), Outcome::Created);
-                self.report_namespace(key, attempts, begun.elapsed());
-                Ok(())
-            }
-            Err(error) if error.is_already_exists() => Ok(()),
-            Err(error) => Err(format!("error creating namespace {target}: {error}")),
+        let mut creates = Attempts::default();
+        let created = retrying(Backoff::default(), &mut creates, || self.cluster.create(&namespaces, &body)).await;
+        attempts.0 += creates.0;
+        match created {
+            Ok(_) => {}
+            // It was absent, and the first create may have succeeded without an answer.
+            Err(error) if error.is_already_exists() && creates.0 > 1 && self.is_made_of(&namespaces, &body).await => {}
+            Err(error) if error.is_already_exists() => return Ok(()),
+            Err(error) => return Err(format!("error creating namespace {target}: {error}")),
         }
+        let key = ItemKey::new("v1", "Namespace", "", target);
+        self.ledger.record(key.clone(), Outcome::Created);
+        self.report_namespace(key, attempts, begun.elapsed());
+        Ok(())
+    }
+
+    /// Whether the namespace that is there has all that was to be created: it carries no label of the restore to know it by.
+    async fn is_made_of(&self, namespaces: &Target, body: &Value) -> bool {
+        let name = body.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        let live = retrying(Backoff::default(), &mut Attempts::default(), || self.cluster.get(namespaces, name)).await;
+        let Ok(Some(live)) = live else { return false };
+        ["/metadata/labels", "/metadata/annotations"].into_iter().all(|pointer| {
+            let wanted = body.pointer(pointer).and_then(Value::as_object).into_iter().flatten();
+            wanted.into_iter().all(|(key, value)| live.pointer(pointer).and_then(|live| live.get(key)) == Some(value))
+        })
     }
 
     /// Waits until a namespace that is being deleted is gone. `true` means that it is usable after all, as somebody

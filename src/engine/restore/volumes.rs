@@ -14,7 +14,7 @@ use crate::engine::actions::Error;
 use crate::engine::actions::{data_mover, fields};
 use crate::engine::job::BackupMethod;
 use crate::engine::ports::{ApiError, Change};
-use crate::engine::retry::{Attempts, Backoff, retrying};
+use crate::engine::retry::{Attempts, Backoff, patiently, retrying};
 use crate::engine::strip;
 use crate::model::{Target, Waiting, label};
 
@@ -192,7 +192,7 @@ impl Run {
         let (true, Some(snapshot)) = (self.job.spec.restores_volumes(), snapshot) else { return Ok(()) };
         let what = format!("error executing PVAction for {}", item.display(name));
         let locations = Target::new("velero.io", "v1", "volumesnapshotlocations", &self.job.velero_namespace);
-        match self.cluster.get(&locations, &snapshot.location).await {
+        match patiently(|| self.cluster.get(&locations, &snapshot.location)).await {
             Ok(Some(_)) => Err(format!(
                 "{what}: snapshot {:?} in VolumeSnapshotLocation {:?} needs a volume snapshotter plugin, which Reprise \
                  does not host yet; restore this volume with Velero, or set restorePVs to false",

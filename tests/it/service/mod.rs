@@ -12,6 +12,7 @@ mod conclude;
 mod deletion;
 mod doors;
 mod downloads;
+mod faults;
 mod group_snapshots;
 mod hooks;
 mod kube_events;

@@ -99,7 +99,11 @@ impl World {
     /// The real API server, with a Velero namespace of the test's own and backups in an S3 bucket; `None` where
     /// cluster tests are switched off.
     pub(super) async fn cluster(subject: &str) -> Option<Self> {
-        let cluster = support::cluster().await?;
+        Some(Self::on(support::cluster().await?, subject).await)
+    }
+
+    /// The same on this control plane.
+    pub(super) async fn on(cluster: Arc<ControlPlane>, subject: &str) -> Self {
         let client = cluster.client().await;
         let namespace = support::namespace(&client, &format!("velero-{subject}")).await;
         let s3 = S3Server::start(&[BUCKET]);
@@ -113,7 +117,7 @@ impl World {
         };
         world.create_credentials().await;
         world.create_location(location).await;
-        Some(world)
+        world
     }
 
     async fn create_credentials(&self) {
@@ -130,6 +134,13 @@ impl World {
             Store::Folder(_) => panic!("a folder is always there"),
             Store::S3(s3) => s3.away(),
         }
+    }
+
+    /// Puts something before the S3 server, which it is given the address of.
+    pub(super) async fn put_before_storage<R: Future<Output = String>>(&self, front: impl FnOnce(String) -> R) {
+        let Store::S3(s3) = &self.store else { panic!("backups are in a folder") };
+        let patch = json!({"spec": {"config": {"s3Url": front(s3.url()).await}}});
+        self.ask(Method::PATCH, &self.velero("backupstoragelocations/default"), Some(&patch)).await.unwrap();
     }
 
     async fn create_location(&self, spec: Value) {

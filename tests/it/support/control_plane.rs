@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -76,7 +77,9 @@ impl Default for Options {
 pub(crate) struct ControlPlane {
     // Fields are dropped in this order: the processes first, then the folder they write to.
     controller_manager: Option<Process>,
-    apiserver: Process,
+    apiserver: Mutex<Process>,
+    /// What starts kube-apiserver again, as it was started.
+    apiserver_command: Command,
     etcd: Process,
     folder: PathBuf,
     _cleanup: Option<FolderKeeper>,
@@ -169,8 +172,17 @@ impl ControlPlane {
         let url = format!("https://127.0.0.1:{port}");
         let kubeconfig = write("kubeconfig", &kubeconfig(&url, &ca, ADMIN_TOKEN).to_string())?;
 
-        let mut this =
-            Self { controller_manager: None, apiserver, etcd, folder, _cleanup: cleanup, kubeconfig, url, ca };
+        let mut this = Self {
+            controller_manager: None,
+            apiserver: Mutex::new(apiserver),
+            apiserver_command: command,
+            etcd,
+            folder,
+            _cleanup: cleanup,
+            kubeconfig,
+            url,
+            ca,
+        };
         this.wait_until_ready(deadline)?;
         if options.controller_manager {
             this.start_controller_manager(tools)?;
@@ -185,8 +197,8 @@ impl ControlPlane {
     fn wait_until_ready(&mut self, deadline: Instant) -> Result<(), String> {
         let mut last = String::new();
         loop {
-            still_running(&mut [&mut self.etcd, &mut self.apiserver], deadline)
-                .map_err(|why| format!("{why}\n{last}"))?;
+            let apiserver = self.apiserver.get_mut().unwrap_or_else(PoisonError::into_inner);
+            still_running(&mut [&mut self.etcd, apiserver], deadline).map_err(|why| format!("{why}\n{last}"))?;
             let ready = self.block_on(|client| async move {
                 let request = Request::get("/readyz").body(vec![]).map_err(|e| e.to_string())?;
                 client.request_text(request).await.map_err(|e| format!("{e:?}"))
@@ -309,9 +321,26 @@ impl ControlPlane {
         self.folder.join("audit.log")
     }
 
+    fn apiserver(&self) -> MutexGuard<'_, Process> {
+        self.apiserver.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends kube-apiserver; etcd and what it holds stay. Blocks. For control planes of a test's own.
+    pub(crate) fn stop_apiserver(&self) {
+        let _ = self.apiserver().terminate(Duration::from_secs(1));
+    }
+
+    /// Starts kube-apiserver anew, on the same port and etcd; does not wait until it is ready.
+    pub(crate) fn start_apiserver(&self) -> Result<(), String> {
+        let again =
+            Process::start("kube-apiserver", &self.apiserver_command, &self.folder.join("apiserver-again.log"))?;
+        *self.apiserver() = again;
+        Ok(())
+    }
+
     /// The ends of the logs, to print when a test fails.
     pub(crate) fn log_tails(&self, lines: usize) -> String {
-        let mut tails = self.etcd.log_tail(lines) + &self.apiserver.log_tail(lines);
+        let mut tails = self.etcd.log_tail(lines) + &self.apiserver().log_tail(lines);
         if let Some(controller_manager) = &self.controller_manager {
             tails += &controller_manager.log_tail(lines);
         }

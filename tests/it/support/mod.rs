@@ -21,6 +21,7 @@
 //! | `KUBEBUILDER_ASSETS` | a folder with `etcd` and `kube-apiserver` (and `kube-controller-manager`, where a test wants it) to use instead of building them; Velero's CRDs are still printed by the Go program |
 //! | `REPRISE_TEST_KEEP=1` | leave the folder of a control plane (logs, audit log, kubeconfig) behind and print where it is |
 //! | `REPRISE_TEST_LOGS=1` | print where the logs are when a control plane is up |
+//! | `REPRISE_FAULT_ITEMS`, `REPRISE_FAULT_SEEDS` | items of a restore that is disturbed (default 120), and seeds of mixed faults, comma-separated (default `1,2`) |
 //! | `REPRISE_CONFORMANCE_CASES` | comma-separated numbers or names of the conformance cases to run; default all |
 //! | `REPRISE_CONFORMANCE_ENGINE` | shell command that starts another engine for the conformance cases, instead of `reprise serve` |
 //! | `REPRISE_CONFORMANCE_STRICT=1` | message texts and creation order count as differences too |
@@ -33,6 +34,7 @@ pub(crate) mod control_plane;
 pub(crate) mod kubelet;
 pub(crate) mod namespace;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod s3;
 pub(crate) mod tools;
 

@@ -184,6 +184,17 @@ async fn discovery_is_refreshed_after_definitions_were_created() {
     let done = World::of(backup()).live(&definition("as")).run().await;
     assert_eq!(done.discoveries(), 1);
 
+    // velero-differences: transient-errors-are-retried: one that fails for a moment is none.
+    let busy = ApiError::status(503, "ServiceUnavailable", "busy");
+    let done = World::of(backup())
+        .run_while(async |api| {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            api.refuse("discovery", 2, busy);
+            api.put(&served("as", "True", "True"));
+        })
+        .await;
+    assert!(done.is_clean());
+
     // restore-semantics 4.2: a refresh that fails is W(cluster).
     let busy = ApiError::status(500, "InternalError", "busy");
     let done = World::of(backup())
@@ -248,4 +259,26 @@ async fn an_early_end_plans_nothing() {
     assert!(!done.report.planned && done.errors().len() == 1);
     assert!(!done.events.iter().any(|event| matches!(event, Event::Planned(_))));
     assert_eq!(done.requests(), [""; 0]);
+}
+
+/// A definition that does not get ready holds up its own objects only, which are tried when its time is over. velero-differences: crds-awaited-together
+#[tokio::test(start_paused = true)]
+async fn a_definition_that_is_not_ready_holds_up_nothing_but_its_own_objects() {
+    let object = |kind: &str| json!({"apiVersion": "example.com/v1", "kind": kind, "metadata": {"name": "o", "namespace": "shop"}});
+    let backup = Backup::new().with_all(["as", "bs"].map(definition)).with(config("x")).with(object("A"));
+    let done = World::of(backup)
+        .live(&namespace("shop"))
+        .run_while(async |api| {
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            assert_eq!(api.requests_so_far("create configmaps").len(), 1, "the others are done");
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            api.put(&served("as", "True", "True"));
+        })
+        .await;
+    let errors = done.errors();
+    assert!(errors.iter().any(|(_, message)| message.contains("error waiting for CRD bs.example.com")), "{errors:?}");
+    assert!(!errors.iter().any(|(_, message)| message.contains("CRD as.example.com")), "{errors:?}");
+    assert_eq!(done.requested("watch customresourcedefinitions").len(), 1, "one watch for all of them");
+    assert!((600..620).contains(&done.took.as_secs()), "{:?}", done.took);
+    assert_eq!(done.object("configmaps", "shop", "x")["data"], json!({"a": "1"}));
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::world::{World, config, forbidden, namespace};
 use crate::archive::testing::Backup;
 use crate::engine::events::VeleroCount;
+use crate::engine::ports::{ApiError, ApiErrorKind};
 use crate::model::Outcome;
 
 const TIMED_OUT: &str =
@@ -161,4 +162,64 @@ async fn a_namespace_joins_the_numbers_when_it_is_created() {
     assert_eq!(known, ["v1/ConfigMap bank/c", "v1/ConfigMap shop/a", "v1/Namespace shop"], "bank is nobody's work");
     assert_eq!(done.finished().len(), 3);
     assert_eq!(done.report.restored, 3);
+}
+
+/// velero-differences: transient-errors-are-retried: a namespace whose first answer was lost counts as created; one that
+/// somebody else made meanwhile does not.
+#[tokio::test(start_paused = true)]
+async fn a_namespace_whose_answer_was_lost_is_known_by_what_it_was_made_of() {
+    let lost = ApiError::transport(ApiErrorKind::Connection, "connection reset");
+    for (team, listed) in [
+        ("a", vec!["v1/ConfigMap shop/a(created)", "v1/Namespace shop(created)"]),
+        ("b", vec!["v1/ConfigMap shop/a(created)"]),
+    ] {
+        let mut backed_up = namespace("shop");
+        backed_up["metadata"]["labels"] = json!({"team": "a"});
+        let mut stored = namespace("shop");
+        stored["metadata"]["labels"] = json!({"team": team, "kubernetes.io/metadata.name": "shop"});
+        let done = World::of(Backup::new().with(backed_up).with(config("a")))
+            .refusing("create namespaces", 1, lost.clone())
+            .meddled(move |request, objects| {
+                if request.starts_with("create namespaces") {
+                    let at = ("namespaces".to_owned(), String::new(), "shop".to_owned());
+                    objects.entry(at).or_insert_with(|| stored.clone());
+                }
+            })
+            .run()
+            .await;
+        assert!(done.is_clean());
+        assert_eq!(done.listed(), listed);
+    }
+}
+
+/// A namespace that is being deleted holds up its own items only, of however many tiers and slots; gone in time, it is made
+/// anew and gets them all, in the order of the tiers. velero-differences: one-wait-per-terminating-namespace
+#[tokio::test(start_paused = true)]
+async fn a_terminating_namespace_holds_up_nothing_but_its_own_items() {
+    let mut live = namespace("a-first");
+    live["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    let item = |kind: &str, namespace: &str, name: &str| json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": namespace}});
+    let mut backup = Backup::new().with_all(["a-first", "shop"].map(namespace));
+    for name in ["a", "b", "c", "d", "e"] {
+        for kind in ["Secret", "ConfigMap"] {
+            backup = backup.with_all(["a-first", "shop"].map(|namespace| item(kind, namespace, name)));
+        }
+    }
+    let world = World::of(backup).live(&live).job(|job| job.settings.concurrency = 2);
+    let done = world
+        .run_while(async |api| {
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            let begun: Vec<String> = api.requests_so_far("create");
+            assert_eq!(begun.len(), 11, "the other namespace is done: {begun:?}");
+            assert!(begun.iter().all(|create| !create.contains("a-first")), "{begun:?}");
+            tokio::time::sleep(Duration::from_secs(270)).await;
+            api.remove("namespaces", "", "a-first");
+        })
+        .await;
+    assert!(done.is_clean(), "{:?}", done.errors());
+    let creates = done.requested("create");
+    assert_eq!((creates.len(), creates[11].as_str()), (22, "create namespaces/a-first"));
+    assert!(creates[12..17].iter().all(|create| create.starts_with("create secrets/a-first/")), "{creates:?}");
+    assert!(creates[17..].iter().all(|create| create.starts_with("create configmaps/a-first/")), "{creates:?}");
+    assert!((300..320).contains(&done.took.as_secs()), "{:?}", done.took);
 }

@@ -112,6 +112,12 @@ impl FakeApi {
         self.revision.send_modify(|revision| *revision += 1);
     }
 
+    /// What it was asked until now that begins so.
+    pub(super) fn requests_so_far(&self, begin: &str) -> Vec<String> {
+        let requests = &self.state.lock().unwrap().requests;
+        requests.iter().filter(|request| request.starts_with(begin)).cloned().collect()
+    }
+
     /// From now on refuses requests that begin so, this many times.
     pub(super) fn refuse(&self, request: &str, times: usize, error: ApiError) {
         self.state.lock().unwrap().refusals.push((request.to_owned(), times, error));
