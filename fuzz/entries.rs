@@ -4,7 +4,7 @@
 //! `cargo test` runs every one over the files of `corpus/` (see `tests/it/corpus.rs`); `cargo fuzz run NAME` looks for new inputs.
 
 use std::io::Write as _;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -22,6 +22,7 @@ use reprise::model::selector::Selector;
 use reprise::model::{GroupResource, RestoreSpec};
 use reprise::sandbox::Sandbox;
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
 /// A function that takes the input of one target.
 pub(crate) type Entry = fn(&[u8]);
@@ -143,14 +144,15 @@ pub(crate) fn glob(input: &[u8]) {
 pub(crate) fn modifiers(input: &[u8]) {
     let Ok(text) = str::from_utf8(input) else { return };
     let Ok(modifiers) = Modifiers::parse(text) else { return };
-    static SCHEMAS: OnceLock<Option<Schemas>> = OnceLock::new();
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+    // One runtime for all inputs: the client of the sandbox lives on the one that it was made on.
+    static SCHEMAS: OnceLock<Option<(Runtime, Schemas)>> = OnceLock::new();
+    let make = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+        let client = runtime.block_on(async { Sandbox::new(Default::default()).client() });
+        Some((runtime, Schemas::new(Arc::new(KubeCluster::new(client)))))
+    };
+    let Some((runtime, schemas)) = SCHEMAS.get_or_init(make) else { return };
     runtime.block_on(async {
-        let make = || {
-            let sandbox = Sandbox::new(Default::default());
-            Some(Schemas::new(std::sync::Arc::new(KubeCluster::new(sandbox.client()))))
-        };
-        let Some(schemas) = SCHEMAS.get_or_init(make) else { return };
         for (group_resource, item) in [("deployments.apps", deployment()), ("widgets.example.com", widget())] {
             let modified = modifiers.apply(item.clone(), &GroupResource::parse(group_resource), schemas).await;
             // A rule that failed has changed nothing by itself, and says why.

@@ -11,7 +11,8 @@
 //! - N7 `deletionTimestamp` is `<set>`.
 //! - N8 generated names are replaced, in objects, managed fields, keys and resource lists.
 //! - N9 left out: `kube-root-ca.crt` unless the backup has it, automanaged APIServices, IPAddresses, ComponentStatuses, group
-//!   `events.k8s.io` (the same objects as core events).
+//!   `events.k8s.io` (the same objects as core events); Events in which the API server tells of its own repairs of service
+//!   addresses and ports: it writes one when it sees a Service before the address that it gave it, which is up to chance.
 //! - N10 messages: the folder of the extracted backup, UUIDs and Go pointers are replaced; sorted within a bucket.
 //! - N11 Restore: timestamps only as set or unset.
 //! - N12 resource lists: entries sorted.
@@ -30,6 +31,8 @@ use crate::support::control_plane::Listable;
 const RUNNER_MANAGERS: [&str; 3] = ["conformance-source", "conformance-target", "kube-apiserver"];
 const UID_LABELS: [&str; 2] = ["controller-uid", "batch.kubernetes.io/controller-uid"];
 const TIME_KEYS: [&str; 4] = ["lastTransitionTime", "lastUpdateTime", "lastProbeTime", "lastHeartbeatTime"];
+/// What the API server calls itself in Events about services that it repairs.
+const API_SERVER_REPAIRS: [&str; 2] = ["ipallocator-repair-controller", "portallocator-repair-controller"];
 const DROPPED_METADATA: [&str; 5] = ["uid", "resourceVersion", "generation", "creationTimestamp", "selfLink"];
 
 fn regex(pattern: &str) -> Regex {
@@ -228,6 +231,7 @@ impl Context {
             && !(kind.plural == "apiservices" && automanaged)
             && !["componentstatuses", "ipaddresses"].contains(&kind.plural.as_str())
             && kind.group != "events.k8s.io"
+            && !(kind.plural == "events" && API_SERVER_REPAIRS.contains(&text(&object["source"], &["component"])))
     }
 
     /// The normalised object without its managed fields, and those.
@@ -446,6 +450,17 @@ mod tests {
         assert!(has_token("c07", "c07") && has_token("x-c07-app", "c07") && has_token("crd.c07.example.com", "c07"));
         assert!(!has_token("c070", "c07") && !has_token("abc07", "c07") && !has_token("", "c07"));
         assert!(has_token("xc07-c07", "c07"), "a later place counts");
+    }
+
+    #[test]
+    fn events_of_the_api_servers_own_repairs_are_no_objects_of_a_case() {
+        let context = Context::of("06-existing-none");
+        let (version, plural, kind) = ("v1".to_owned(), "events".to_owned(), "Event".to_owned());
+        let kind = Listable { group: String::new(), version, plural, kind, namespaced: true };
+        let metadata = json!({"namespace": "c06-app", "name": "web.1"});
+        let event = |component: &str| json!({"metadata": metadata, "source": {"component": component}});
+        assert!(!context.owns(&event("ipallocator-repair-controller"), &kind));
+        assert!(context.owns(&event("kubelet"), &kind));
     }
 
     #[test]
