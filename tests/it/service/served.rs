@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 
 /// Long enough for a busy machine; a test that reaches it has failed.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
@@ -89,7 +90,7 @@ impl Served {
     /// All events of one restore, from now to the last.
     pub(super) async fn watched(&self, name: &str) -> Vec<pb::RestoreEvent> {
         let request = pb::WatchRestoreRequest { name: name.to_owned(), after_sequence: None };
-        let stream = self.grpc().await.watch_restore(request).await.unwrap().into_inner();
+        let stream = answered(async || self.grpc().await.watch_restore(request.clone()).await).await;
         let events = tokio::time::timeout(PATIENCE, stream.map(Result::unwrap).collect::<Vec<_>>());
         events.await.unwrap_or_else(|_| panic!("restore {name} does not end"))
     }
@@ -112,13 +113,14 @@ impl Served {
     pub(super) async fn items(&self, name: &str, outcomes: &[pb::Outcome]) -> Vec<pb::Item> {
         let outcomes = outcomes.iter().map(|&outcome| outcome.into()).collect();
         let request = pb::ListItemsRequest { name: name.to_owned(), outcomes, page_size: 1000, ..Default::default() };
-        let answer = self.grpc().await.list_items(request).await.unwrap().into_inner();
+        let answer = answered(async || self.grpc().await.list_items(request.clone()).await).await;
         assert_eq!((answer.matching, answer.next_page_token.as_str()), (answer.items.len() as u64, ""));
         answer.items
     }
 
     pub(super) async fn results(&self, name: &str) -> pb::RestoreResults {
-        self.grpc().await.get_results(pb::GetResultsRequest { name: name.to_owned() }).await.unwrap().into_inner()
+        let request = pb::GetResultsRequest { name: name.to_owned() };
+        answered(async || self.grpc().await.get_results(request.clone()).await).await
     }
 }
 
@@ -136,4 +138,19 @@ where
         }
     };
     tokio::time::timeout(PATIENCE, search).await.unwrap_or_else(|_| panic!("never: {what}"))
+}
+
+/// The answer to a call. UNAVAILABLE is no answer: the API server behind the service may be away for a moment, and clients of
+/// gRPC call again then.
+async fn answered<T>(call: impl AsyncFn() -> Result<tonic::Response<T>, Status>) -> T {
+    let begun = std::time::Instant::now();
+    loop {
+        match call().await {
+            Ok(answer) => return answer.into_inner(),
+            Err(status) if status.code() == Code::Unavailable && begun.elapsed() < PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Err(status) => panic!("{status}"),
+        }
+    }
 }
