@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt};
@@ -17,6 +18,9 @@ use crate::model::{
     Reason, RestoreName, Stage, TypedFinding,
 };
 use crate::progress::{Hub, KeptFindings, RestoreProgress, Update};
+
+/// Pause before a record that could not be read is asked for again.
+const READ_AGAIN: Duration = Duration::from_millis(500);
 
 /// Joins the records of Restores with their progress. Cheap to clone.
 #[derive(Clone)]
@@ -76,10 +80,18 @@ impl Service {
         }
     }
 
-    /// The view that goes with an update of a stream; `None` once the Restore is gone.
+    /// The view that goes with an update of a stream; `None` once the Restore is gone. That it cannot be read now says nothing
+    /// of the kind: it is asked for again, as long as somebody waits for the stream.
     async fn joined(&self, name: &str, progress: Arc<Progress>) -> Option<RestoreView> {
-        let record = self.records.get(name).await.ok().flatten()?;
-        Some(self.view_with(record, progress))
+        loop {
+            match self.records.get(name).await {
+                Ok(record) => return record.map(|record| self.view_with(record, progress)),
+                Err(error) => {
+                    tracing::debug!(restore = name, %error, "a Restore cannot be read for a stream; trying again");
+                    tokio::time::sleep(READ_AGAIN).await;
+                }
+            }
+        }
     }
 
     async fn event(&self, name: Arc<str>, update: Update) -> WatchEvent {

@@ -35,6 +35,12 @@ const TIME_KEYS: [&str; 4] = ["lastTransitionTime", "lastUpdateTime", "lastProbe
 const API_SERVER_REPAIRS: [&str; 2] = ["ipallocator-repair-controller", "portallocator-repair-controller"];
 const DROPPED_METADATA: [&str; 5] = ["uid", "resourceVersion", "generation", "creationTimestamp", "selfLink"];
 
+/// Whether an Event comes from the API server's own repair of service addresses and ports.
+fn is_repair(event: &Value) -> bool {
+    let who = [text(&event["source"], &["component"]), text(event, &["reportingComponent"])];
+    who.iter().any(|component| API_SERVER_REPAIRS.contains(component))
+}
+
 fn regex(pattern: &str) -> Regex {
     Regex::new(pattern).expect("a constant pattern")
 }
@@ -231,7 +237,7 @@ impl Context {
             && !(kind.plural == "apiservices" && automanaged)
             && !["componentstatuses", "ipaddresses"].contains(&kind.plural.as_str())
             && kind.group != "events.k8s.io"
-            && !(kind.plural == "events" && API_SERVER_REPAIRS.contains(&text(&object["source"], &["component"])))
+            && !(kind.plural == "events" && is_repair(object))
     }
 
     /// The normalised object without its managed fields, and those.
@@ -458,9 +464,11 @@ mod tests {
         let (version, plural, kind) = ("v1".to_owned(), "events".to_owned(), "Event".to_owned());
         let kind = Listable { group: String::new(), version, plural, kind, namespaced: true };
         let metadata = json!({"namespace": "c06-app", "name": "web.1"});
-        let event = |component: &str| json!({"metadata": metadata, "source": {"component": component}});
+        let event = |component: &str| json!({"metadata": metadata, "reportingComponent": component, "source": {}});
+        let old_event = |component: &str| json!({"metadata": metadata, "source": {"component": component}});
         assert!(!context.owns(&event("ipallocator-repair-controller"), &kind));
-        assert!(context.owns(&event("kubelet"), &kind));
+        assert!(!context.owns(&old_event("portallocator-repair-controller"), &kind));
+        assert!(context.owns(&event("kubelet"), &kind) && context.owns(&old_event("kubelet"), &kind));
     }
 
     #[test]
